@@ -1,1 +1,1 @@
-//! placeholder
+//! Dev only: fakes that are stricter than the real thing.
