@@ -62,7 +62,7 @@ pub enum NodeEvent {
 }
 
 /// One tier as this host offers it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TierReport {
     /// The tier.
     pub tier: Tier,
@@ -73,7 +73,7 @@ pub struct TierReport {
 }
 
 /// How one question about the host was answered; a line of `isopod doctor`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HostCheck {
     /// What was looked at, such as `user namespaces`.
     pub name: String,
@@ -86,7 +86,7 @@ pub struct HostCheck {
 }
 
 /// What this machine can and cannot do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HostReport {
     /// Each tier.
     pub tiers: Vec<TierReport>,
@@ -101,7 +101,7 @@ pub struct HostReport {
 }
 
 /// Figures of one sandbox, now.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SandboxStats {
     /// Memory in use, in bytes.
     pub memory_bytes: u64,
