@@ -1,6 +1,7 @@
 //! Tests of the log.
 
 mod crash;
+mod disk;
 mod flushing;
 mod reading;
 mod recovery;
