@@ -76,6 +76,8 @@ fn become_agent(world: &World, spec: &StartSpec, prepared: &Prepared, tasks: &[O
         Ok(None) => return Err(("wait for uid map", io::Error::from_raw_os_error(libc::EPIPE))),
         Err(error) => return Err(("wait for uid map", error)),
     }
+    // Still the host's root by uid, if without its power: the data directory is open to no one else.
+    let views = Views::open(&spec.view).map_err(at("open limits' view"))?;
     // SAFETY: takes no pointers, or NUL-terminated strings and their lengths.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWCGROUP)).map_err(at("cgroup namespace"))?;
@@ -85,7 +87,7 @@ fn become_agent(world: &World, spec: &StartSpec, prepared: &Prepared, tasks: &[O
         check(libc::sethostname(spec.sandbox.as_ptr().cast(), spec.sandbox.len())).map_err(at("host name"))?;
         libc::umask(0o022);
     }
-    mounts(spec, prepared)?;
+    mounts(spec, prepared, &views)?;
     enter_root().map_err(at("pivot root"))?;
     affinity(&spec.cpus);
     resource_limits();
@@ -107,15 +109,31 @@ fn new(kind: &CStr, options: &[(&CStr, Option<CString>)], attributes: u64, to: &
 
 /// Shows `from` at `to` inside, with more restrictions.
 fn bind(from: impl AsRef<Path>, to: &str, attributes: u64) -> io::Result<()> {
-    let tree = sys::open_tree(from)?;
+    show(&sys::open_tree(from)?, to, attributes)
+}
+
+fn show(tree: &OwnedFd, to: &str, attributes: u64) -> io::Result<()> {
     sys::mount_attributes(tree.as_fd(), attributes, None)?;
     sys::move_mount(tree.as_fd(), Path::new(NEW_ROOT).join(to))
 }
 
-fn mounts(spec: &StartSpec, prepared: &Prepared) -> Step {
+/// What shows the sandbox's limits instead of the host's.
+struct Views {
+    meminfo: OwnedFd,
+    cpuinfo: OwnedFd,
+    sys: OwnedFd,
+}
+
+impl Views {
+    fn open(directory: &str) -> io::Result<Self> {
+        let open = |name: &str| sys::open_tree(Path::new(directory).join(name));
+        Ok(Self { meminfo: open("meminfo")?, cpuinfo: open("cpuinfo")?, sys: open("sys")? })
+    }
+}
+
+fn mounts(spec: &StartSpec, prepared: &Prepared, views: &Views) -> Step {
     use sys::{NODEV, NOEXEC, NOSUID, RDONLY};
     let option = |text: String| Some(CString::new(text).expect("our own numbers hold no NUL"));
-    let view = Path::new(&spec.view);
     sys::move_mount(prepared.root.as_fd(), NEW_ROOT).map_err(at("mount /"))?;
     sys::move_mount(prepared.usr.as_fd(), Path::new(NEW_ROOT).join("usr")).map_err(at("mount /usr"))?;
     new(c"proc", &[], NOSUID | NODEV | NOEXEC, "proc").map_err(at("mount /proc"))?;
@@ -127,9 +145,8 @@ fn mounts(spec: &StartSpec, prepared: &Prepared) -> Step {
     new(c"mqueue", &[], NOSUID | NODEV | NOEXEC, "dev/mqueue").map_err(at("mount /dev/mqueue"))?;
     let run = [(c"mode", option("0755".into())), (c"size", option((16 << 20).to_string())), (c"nr_inodes", option("16384".into()))];
     new(c"tmpfs", &run, NOSUID | NODEV, "run").map_err(at("mount /run"))?;
-    bind(view.join("sys"), "sys", RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("mount /sys"))?;
-    for file in ["meminfo", "cpuinfo"] {
-        bind(view.join(file), &format!("proc/{file}"), RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("mount limits' view"))?;
+    for (tree, to) in [(&views.sys, "sys"), (&views.meminfo, "proc/meminfo"), (&views.cpuinfo, "proc/cpuinfo")] {
+        show(tree, to, RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("mount limits' view"))?;
     }
     for (names, cover) in [(&MASKED_FILES[..], format!("{DEVICES}/null")), (&MASKED_DIRECTORIES[..], EMPTY.to_owned())] {
         for name in names {

@@ -40,7 +40,7 @@ impl World {
             sys::check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()))?;
         }
         forget_mounts(&mnt)?;
-        let options = [(c"mode", Some(CString::from(c"0700")))];
+        let options = [(c"mode", Some(CString::from(c"0755")))];
         let tmpfs = sys::new_mount(c"tmpfs", &options, sys::NOSUID | sys::NODEV)?;
         sys::move_mount(tmpfs.as_fd(), &mnt)?;
         std::env::set_current_dir(&mnt)?;
