@@ -43,6 +43,7 @@ fn main() {
         Ok(signals) => signals,
         Err(_) => exit(70),
     };
+    name_host();
     let mut agent = Agent { socket, running: BTreeMap::new(), ended: BTreeMap::new(), behind: false };
     agent.send(&FromAgent::Ready);
     let mut buffer = socket::buffer();
@@ -154,6 +155,18 @@ fn block_signals() -> io::Result<OwnedFd> {
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// Makes the sandbox's own name resolve, unless somebody inside has arranged that already.
+fn name_host() {
+    let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") else { return };
+    let known = std::fs::read_to_string("/etc/hostname").is_ok_and(|known| known == name);
+    if !known {
+        let name = name.trim();
+        let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
+        let _ = std::fs::write("/etc/hosts", hosts);
+        let _ = std::fs::write("/etc/hostname", format!("{name}\n"));
     }
 }
 

@@ -149,23 +149,21 @@ fn mounts(spec: &StartSpec, prepared: &Prepared, views: &Views) -> Step {
         show(tree, to, RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("mount limits' view"))?;
     }
     for (names, cover) in [(&MASKED_FILES[..], format!("{DEVICES}/null")), (&MASKED_DIRECTORIES[..], EMPTY.to_owned())] {
-        for name in names {
-            optional(bind(&cover, &format!("proc/{name}"), RDONLY)).map_err(at("mask /proc"))?;
+        for path in names.iter().filter_map(|name| in_proc(name)) {
+            bind(&cover, &path, RDONLY).map_err(at("mask /proc"))?;
         }
     }
-    for name in READ_ONLY {
-        let path = format!("proc/{name}");
-        optional(bind(Path::new(NEW_ROOT).join(&path), &path, RDONLY | NOSUID | NODEV | NOEXEC)).map_err(at("read-only /proc"))?;
+    for path in READ_ONLY.iter().filter_map(|name| in_proc(name)) {
+        bind(Path::new(NEW_ROOT).join(&path), &path, RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("read-only /proc"))?;
     }
     Ok(())
 }
 
-/// What this kernel does not have need not be hidden.
-fn optional(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+/// What this kernel does not have need not be hidden. Asked first, because dropping a mount that found no place waits
+/// for a grace period of the kernel.
+fn in_proc(name: &str) -> Option<String> {
+    let path = format!("proc/{name}");
+    Path::new(NEW_ROOT).join(&path).exists().then_some(path)
 }
 
 /// Makes the new root the only one: the host's mounts are gone from here on.

@@ -16,12 +16,15 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Uids and gids on disk start here: above what users, subuid ranges and systemd-nspawn use.
 const FIRST_UID: u32 = 0x8000_0000;
 /// Uids and gids of one sandbox.
 const UIDS: u32 = 65_536;
+/// How long nobody must take a slot before the pool is filled again, unless it is nearly empty.
+const QUIET: Duration = Duration::from_millis(20);
 /// How many slots there are.
 pub const SLOTS: u32 = 0x7ffe;
 
@@ -100,12 +103,22 @@ impl Slots {
                 blocking(network::namespace).await.map(|made| lock(&self.networks).push(made))
             } else {
                 self.refill.notified().await;
+                self.wait_for_quiet().await;
                 continue;
             };
             if let Err(error) = made {
                 tracing::warn!(?error, "a slot could not be made ahead of its use");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
+        }
+    }
+
+    /// Filling competes with the sandbox that is starting for launcher and processors: it waits for a moment without
+    /// takers while there is still something to take.
+    async fn wait_for_quiet(&self) {
+        let mut rest = lock(&self.waiting).len();
+        while rest > self.wanted / 4 && tokio::time::timeout(QUIET, self.refill.notified()).await.is_ok() {
+            rest = lock(&self.waiting).len();
         }
     }
 
@@ -227,7 +240,7 @@ pub fn remove_group(group: &Cgroup) {
         if group.remove().is_ok() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     tracing::warn!(?group, "a control group could not be removed");
 }
