@@ -1,0 +1,120 @@
+//! The directory of one `isopod run`: made fresh, removed at the end.
+
+use crate::{
+    failure::{Failure, Outcome},
+    output,
+    settings::process_environment,
+};
+use isopod_model::Entropy;
+use std::{
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    path::{Path, PathBuf},
+};
+
+/// Where it is made unless `TMPDIR` says otherwise: on a disk, since sandboxes may write much.
+const DEFAULT_PARENT: &str = "/var/tmp";
+
+/// A directory that is removed when this is dropped, unless something is still mounted below it.
+#[derive(Debug)]
+pub(crate) struct ScratchDir {
+    path: PathBuf,
+}
+
+impl ScratchDir {
+    /// Makes the directory, for this user alone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn create(entropy: &dyn Entropy) -> Outcome<Self> {
+        let parent = process_environment("TMPDIR").unwrap_or_else(|| DEFAULT_PARENT.to_owned());
+        let path = Path::new(&parent).join(format!("isopod-run-{:016x}", entropy.bits()));
+        // Not recursive: a directory that is there already is somebody else's.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| Failure::io(path.display(), &error))?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it; says so on standard error when something stays behind.
+    pub(crate) fn remove(self) {
+        drop(self);
+    }
+}
+
+impl Drop for ScratchDir {
+    fn drop(&mut self) {
+        if let Err(reason) = remove(&self.path) {
+            output::note(format_args!("{} stays behind: {reason}", self.path.display()));
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    let mounts = std::fs::read("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    // Removing through a mount could reach files that are not ours.
+    if let Some(mounted) = mounted_below(&mounts, path) {
+        return Err(format!("{} is still mounted", mounted.display()));
+    }
+    std::fs::remove_dir_all(path).map_err(|error| error.to_string())
+}
+
+/// A mount point at or below `path`, of those that `/proc/self/mountinfo` lists.
+fn mounted_below(mountinfo: &[u8], path: &Path) -> Option<PathBuf> {
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|escaped| PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(escaped))))
+        .find(|mounted| mounted.starts_with(path))
+}
+
+/// Undoes the octal escapes of blanks in `/proc/self/mountinfo`.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail
+            .get(..3)
+            .filter(|digits| first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        match octal {
+            Some(digits) => {
+                let value = digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+                plain.push(u8::try_from(value & 0xff).expect("masked to a byte"));
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_are_found() {
+        let table = b"22 1 8:1 / / rw - ext4 /dev/a rw\n\
+                      30 22 0:40 / /var/tmp/a\\040b/volume rw - btrfs /dev/loop0 rw\n";
+        assert_eq!(mounted_below(table, Path::new("/var/tmp/a b")), Some("/var/tmp/a b/volume".into()));
+        assert_eq!(mounted_below(table, Path::new("/var/tmp/a")), None);
+    }
+
+    #[test]
+    fn nothing_stays_behind() {
+        let directory =
+            ScratchDir::create(&crate::system::SystemEntropy::open().expect("there")).expect("made");
+        let path = directory.path().to_owned();
+        std::fs::write(path.join("file"), "x").expect("written");
+        directory.remove();
+        assert!(!path.exists());
+    }
+}
