@@ -260,11 +260,14 @@ impl Control {
     /// Does at once what is due (ends of time, idle stops, failed removals, retention), and returns when it is done.
     /// The background does the same every second without being asked.
     pub async fn settle(&self) {
+        // A step that began before may have looked at an earlier time, so it does not count.
+        self.core.steps_done().await;
         for task in self.core.tick() {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a background task");
             }
         }
+        self.core.steps_done().await;
     }
 
     /// Closes the room: what was begun is finished, background tasks end, the node and the store let go. With

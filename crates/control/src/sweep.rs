@@ -25,6 +25,15 @@ enum Due {
     Remove,
 }
 
+/// A background step for one sandbox, under way until this is dropped.
+struct Step(Arc<Live>);
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.0.in_sweep.store(false, SeqCst);
+    }
+}
+
 impl Core {
     /// Looks once a second until the room closes.
     pub(crate) async fn sweep_forever(self: Arc<Self>) {
@@ -47,13 +56,14 @@ impl Core {
             if live.in_sweep.swap(true, SeqCst) {
                 continue;
             }
+            let step = Step(live);
             let core = self.clone();
             begun.push(self.tasks.spawn(async move {
-                if let Err(error) = core.settle(&live, due).await {
+                let live = &step.0;
+                if let Err(error) = core.settle(live, due).await {
                     tracing::warn!(sandbox = %live.id, ?due, ?error, "is tried again");
                     live.look_at.store(core.now().as_millisecond() + LATER_MS, SeqCst);
                 }
-                live.in_sweep.store(false, SeqCst);
             }));
         }
         if self.retention_at.load(Relaxed) <= now.as_millisecond() {
@@ -62,6 +72,13 @@ impl Core {
             begun.push(self.tasks.spawn(async move { core.retain(now).await }));
         }
         begun
+    }
+
+    /// Returns once no background step is under way.
+    pub(crate) async fn steps_done(&self) {
+        while self.registry.all().iter().any(|live| live.in_sweep.load(SeqCst)) {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn settle(&self, live: &Live, due: Due) -> Result<()> {

@@ -43,7 +43,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// `NotFound` for an unknown id, `WrongState` with the present state when it is none of the expected ones,
-    /// `Internal` when the lifecycle table does not know the step.
+    /// `Internal` when the lifecycle table does not know the step from each of them.
     async fn transition(&self, transition: &Transition) -> Result<Record>;
     /// Events of one sandbox after a position, oldest first.
     async fn events(&self, id: &SandboxId, after: i64, limit: u32) -> Result<Vec<Event>>;

@@ -12,11 +12,6 @@ use isopod_model::{Error, Result, SandboxId, Timestamp};
 use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
 use std::collections::BTreeMap;
 
-/// The query for one sandbox by its id.
-pub(super) fn by_id() -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!("SELECT {COLUMNS} FROM sandboxes WHERE id = $1"))
-}
-
 /// Replaces the labels that sandboxes are found by.
 pub(super) async fn save_labels(
     connection: &mut SqliteConnection,
@@ -111,8 +106,12 @@ impl SqliteStore {
     }
 
     pub(super) async fn sandbox(&self, id: &SandboxId) -> Result<Option<Record>> {
-        let row =
-            sqlx::query(by_id()).bind(id.as_str()).fetch_optional(&self.readers).await.map_err(fault)?;
+        let sql = format!("SELECT {COLUMNS} FROM sandboxes WHERE id = $1");
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(fault)?;
         row.as_ref().map(row::record).transpose()
     }
 

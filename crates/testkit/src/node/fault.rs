@@ -57,26 +57,31 @@ impl FakeNode {
     /// Ends a sandbox's shell unasked, as the kernel would, and tells those who listen.
     ///
     /// # Panics
-    /// When there is no such sandbox.
+    /// When there is no such sandbox, or its shell is down.
     pub fn kill(&self, id: &SandboxId) {
-        let ending = self.kill_silently(id);
-        // An error means that nobody listens.
-        let _ = self.events.send(NodeEvent::Died { id: id.clone(), ending });
+        assert!(self.kill_if_running(id), "{id} is there and runs");
     }
 
-    /// Like [`FakeNode::kill`], and the event is lost.
-    ///
-    /// # Panics
-    /// When there is no such sandbox.
-    pub fn kill_silently(&self, id: &SandboxId) -> Ending {
+    /// Like [`FakeNode::kill`] for a sandbox whose shell may be down, or that may be gone; whether it was up.
+    pub fn kill_if_running(&self, id: &SandboxId) -> bool {
+        let Some(ending) = self.kill_silently(id) else { return false };
+        // An error means that nobody listens.
+        let _ = self.events.send(NodeEvent::Died { id: id.clone(), ending });
+        true
+    }
+
+    /// Ends a sandbox's shell, and the event is lost; its ending if it was up.
+    pub fn kill_silently(&self, id: &SandboxId) -> Option<Ending> {
         let now = self.clock.now();
         let ending = Ending::new(EndReason::Oom, now, "kernel", "its memory limit was reached");
-        self.with(id, |sandbox| {
-            sandbox.end_shell(now, EndReason::Oom, ending.clone());
-            Ok(())
-        })
-        .expect("the sandbox is there");
-        ending
+        let killed = self.with(id, |sandbox| {
+            let running = sandbox.running;
+            if running {
+                sandbox.end_shell(now, EndReason::Oom, ending.clone());
+            }
+            Ok(running)
+        });
+        (killed == Ok(true)).then_some(ending)
     }
 
     /// Fails the test if the seam was used in a way it forbids.
