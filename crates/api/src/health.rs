@@ -49,7 +49,6 @@ pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
     let counts = state.control.counts();
     #[allow(clippy::cast_precision_loss, reason = "counts of things on one machine are far below 2^52")]
     {
-        gauge!("sandbox_active").set(stats.running as f64);
         gauge!("teardowns_pending").set(stats.teardowns_pending as f64);
         gauge!("pool_ready", "kind" => "namespace").set(stats.pooled_namespaces as f64);
         gauge!("pool_ready", "kind" => "subvolume").set(stats.pooled_subvolumes as f64);

@@ -91,6 +91,9 @@ async fn ranges_are_served() {
     assert_eq!(current.status, StatusCode::PARTIAL_CONTENT);
     let stale = app.with(Method::GET, &file, &[("range", "bytes=0-1"), ("if-range", "\"old\"")], "").await;
     assert_eq!((stale.status, stale.body.len()), (StatusCode::OK, 10));
+    // A download goes on after the file became shorter: all of the new one is due.
+    let resumed = app.with(Method::GET, &file, &[("range", "bytes=50-"), ("if-range", "\"old\"")], "").await;
+    assert_eq!((resumed.status, resumed.body.len()), (StatusCode::OK, 10));
 }
 
 #[tokio::test]
