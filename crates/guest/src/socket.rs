@@ -20,7 +20,9 @@ struct Control([u8; CONTROL]);
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
     // SAFETY: `fds` is an array of two ints, as socketpair(2) fills.
-    let result = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) };
+    let result = unsafe {
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -43,7 +45,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], blocki
     message.msg_iov = &raw mut io_vector;
     message.msg_iovlen = 1;
     if !fds.is_empty() {
-        let payload = u32::try_from(size_of_val(fds) / size_of::<BorrowedFd<'_>>() * size_of::<RawFd>()).expect("at most 128");
+        let payload = u32::try_from(size_of_val(fds) / size_of::<BorrowedFd<'_>>() * size_of::<RawFd>())
+            .expect("at most 128");
         message.msg_control = control.0.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE only computes a size.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(payload) } as usize;
@@ -79,7 +82,11 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], blocki
 /// # Errors
 /// The system call's; `InvalidData` for a message or descriptors that were cut off (the descriptors that did come
 /// are closed).
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], blocking: bool) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    blocking: bool,
+) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
     let mut io_vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = Control([0; CONTROL]);
     // SAFETY: an all-zero msghdr is a valid empty one.
@@ -144,7 +151,10 @@ mod tests {
         assert_eq!((&space[..length], fds.len()), (&b"hi"[..], 2));
         send(left.as_fd(), &vec![7; 4096], &[left.as_fd()], true).expect("send");
         let mut small = [0; 16];
-        assert_eq!(receive(right.as_fd(), &mut small, false).expect_err("cut").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            receive(right.as_fd(), &mut small, false).expect_err("cut").kind(),
+            io::ErrorKind::InvalidData
+        );
         drop((left, fds));
         assert!(receive(right.as_fd(), &mut space, false).expect("end").is_none());
     }

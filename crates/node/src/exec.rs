@@ -16,11 +16,7 @@ use isopod_model::{
 };
 use isopod_node_api::WaitFor;
 use sha2::{Digest, Sha256};
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -41,7 +37,10 @@ impl User {
         };
         match (uid.parse::<u16>(), gid.parse::<u16>()) {
             (Ok(uid), Ok(gid)) => Ok(Self { uid: uid.into(), gid: gid.into() }),
-            _ => Err(Error::invalid("user", "must be user, root, or a number below 65536 with an optional :group")),
+            _ => Err(Error::invalid(
+                "user",
+                "must be user, root, or a number below 65536 with an optional :group",
+            )),
         }
     }
 
@@ -55,7 +54,11 @@ impl User {
 }
 
 /// Environment of a command: platform < create < exec; nothing of the host's.
-fn environment(user: User, create: &BTreeMap<String, String>, exec: &BTreeMap<String, String>) -> Vec<String> {
+fn environment(
+    user: User,
+    create: &BTreeMap<String, String>,
+    exec: &BTreeMap<String, String>,
+) -> Vec<String> {
     let (name, home) = user.name_and_home();
     let mut all: BTreeMap<&str, &str> = BTreeMap::from([
         ("PATH", PATH),
@@ -97,7 +100,12 @@ impl Sandbox {
         }
     }
 
-    async fn start_exec(&self, id: ExecId, request: ExecRequest, idempotency: Option<Idempotency>) -> Result<Exec> {
+    async fn start_exec(
+        &self,
+        id: ExecId,
+        request: ExecRequest,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Exec> {
         let argv = request.command()?;
         let user = User::parse(request.user.as_deref())?;
         let shell = self.running()?;
@@ -267,7 +275,8 @@ mod tests {
 
     #[test]
     fn the_exec_wins_over_the_sandbox_and_the_sandbox_over_the_platform() {
-        let pairs = |text: &[(&str, &str)]| text.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let pairs =
+            |text: &[(&str, &str)]| text.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let user = User { uid: 1000, gid: 1000 };
         let env = environment(user, &pairs(&[("A", "create"), ("HOME", "/x")]), &pairs(&[("A", "exec")]));
         assert!(env.contains(&"A=exec".to_owned()) && env.contains(&"HOME=/x".to_owned()));

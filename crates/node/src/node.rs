@@ -55,14 +55,20 @@ impl LocalNode {
     /// # Errors
     /// [`Error::Unavailable`] when another server has the directory or this host lacks something; the text says what
     /// to do.
-    pub async fn open(settings: NodeSettings, clock: Arc<dyn Clock>, _entropy: Arc<dyn Entropy>) -> Result<Arc<Self>> {
+    pub async fn open(
+        settings: NodeSettings,
+        clock: Arc<dyn Clock>,
+        _entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>> {
         let mut settings = settings;
         for directory in ["", "sandboxes", "trash", "views"] {
             let path = settings.data_dir.join(directory);
-            fs::create_dir_all(&path).map_err(|error| Error::Unavailable { reason: format!("{}: {error}", path.display()) })?;
+            fs::create_dir_all(&path)
+                .map_err(|error| Error::Unavailable { reason: format!("{}: {error}", path.display()) })?;
         }
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(&settings.data_dir, fs::Permissions::from_mode(0o700)).map_err(Error::internal)?;
+        fs::set_permissions(&settings.data_dir, fs::Permissions::from_mode(0o700))
+            .map_err(Error::internal)?;
         settings.data_dir = fs::canonicalize(&settings.data_dir).map_err(Error::internal)?;
         let lock = lock(&settings)?;
         let loaded = load(&settings, &clock).await;
@@ -76,7 +82,9 @@ impl LocalNode {
             report,
             clock,
             tier: RwLock::new(Some(Arc::clone(&tier))),
-            sandboxes: RwLock::new(loaded.into_iter().map(|sandbox| (sandbox.id().clone(), sandbox)).collect()),
+            sandboxes: RwLock::new(
+                loaded.into_iter().map(|sandbox| (sandbox.id().clone(), sandbox)).collect(),
+            ),
             events: broadcast::Sender::new(1024),
             background: TaskTracker::new(),
             teardowns: AtomicU64::new(0),
@@ -87,7 +95,10 @@ impl LocalNode {
         node.reconcile(&tier, inventory).await;
         upkeep::empty_trash(&node).await;
         let sweeper = Arc::clone(&tier);
-        tokio::task::spawn_blocking(move || sweeper.slots.sweep()).await.map_err(Error::internal)?.map_err(Error::internal)?;
+        tokio::task::spawn_blocking(move || sweeper.slots.sweep())
+            .await
+            .map_err(Error::internal)?
+            .map_err(Error::internal)?;
         node.attend(tier, notices);
         upkeep::start(&node);
         Ok(node)
@@ -321,7 +332,9 @@ async fn load(settings: &NodeSettings, clock: &Arc<dyn Clock>) -> Vec<Arc<Sandbo
             Err(Error::FileNotFound { .. }) => {
                 let _ = fs::remove_dir_all(entry.path());
             }
-            Err(error) => tracing::error!(path = %entry.path().display(), ?error, "a sandbox directory cannot be read"),
+            Err(error) => {
+                tracing::error!(path = %entry.path().display(), ?error, "a sandbox directory cannot be read")
+            }
         }
     }
     loaded

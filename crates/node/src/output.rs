@@ -1,10 +1,6 @@
 //! Reading execs' output: once, or as it comes. Everybody reads the journal.
 
-use crate::{
-    journal::JournalReader,
-    sandbox::Sandbox,
-    tiers::container::exec::Progress,
-};
+use crate::{journal::JournalReader, sandbox::Sandbox, tiers::container::exec::Progress};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use isopod_model::{
@@ -117,7 +113,8 @@ impl Follower {
             let totals = [progress.stdout, progress.stderr];
             for _ in 0..2 {
                 self.turn ^= 1;
-                let (stream, offset, total) = (STREAMS[self.turn], self.offsets[self.turn], totals[self.turn]);
+                let (stream, offset, total) =
+                    (STREAMS[self.turn], self.offsets[self.turn], totals[self.turn]);
                 if offset < total {
                     return Some(self.read(stream, offset, total));
                 }
@@ -128,7 +125,9 @@ impl Follower {
             }
             if self.progress.changed().await.is_err() {
                 self.done = true;
-                return Some(Err(Error::Unavailable { reason: "the server is going down; attach again".into() }));
+                return Some(Err(Error::Unavailable {
+                    reason: "the server is going down; attach again".into(),
+                }));
             }
         }
     }
@@ -148,7 +147,12 @@ impl Follower {
 }
 
 /// Output from two offsets on, as it comes, and then the end.
-pub(crate) async fn follow(sandbox: &Sandbox, id: &ExecId, stdout: u64, stderr: u64) -> Result<BoxStream<'static, Result<OutputEvent>>> {
+pub(crate) async fn follow(
+    sandbox: &Sandbox,
+    id: &ExecId,
+    stdout: u64,
+    stderr: u64,
+) -> Result<BoxStream<'static, Result<OutputEvent>>> {
     let (record, stdout_total, stderr_total) = present(sandbox, id).await?;
     for (offset, total) in [(stdout, stdout_total), (stderr, stderr_total)] {
         if offset > total {

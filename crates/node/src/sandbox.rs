@@ -18,13 +18,13 @@ use std::{
 
 /// What a sandbox's directory says of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Version of this form.
-    pub version: u32,
+    pub(crate) version: u32,
     /// What it is.
-    pub spec: SandboxSpec,
+    pub(crate) spec: SandboxSpec,
     /// Its slot.
-    pub slot: u32,
+    pub(crate) slot: u32,
 }
 
 const RECORD: &str = "sandbox.json";
@@ -32,16 +32,16 @@ const ENDING: &str = "ending.json";
 const RECORD_VERSION: u32 = 1;
 
 /// A sandbox.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     /// What it is and where.
-    pub record: Record,
+    pub(crate) record: Record,
     directory: PathBuf,
     /// What it leaves behind.
-    pub place: Place,
+    pub(crate) place: Place,
     /// Held while it starts, stops or goes.
-    pub life: tokio::sync::Mutex<()>,
+    pub(crate) life: tokio::sync::Mutex<()>,
     /// Held while an exec with an idempotency key starts.
-    pub keyed: tokio::sync::Mutex<()>,
+    pub(crate) keyed: tokio::sync::Mutex<()>,
     shell: RwLock<Option<Arc<Shell>>>,
     ending: RwLock<Option<Ending>>,
     last_active_ms: AtomicI64,
@@ -64,7 +64,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the host's disk refuses it.
-    pub async fn make(directory: PathBuf, spec: SandboxSpec, slot: u32, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(crate) async fn make(
+        directory: PathBuf,
+        spec: SandboxSpec,
+        slot: u32,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let record = Record { version: RECORD_VERSION, spec, slot };
         let (path, text) = (directory.clone(), serde_json::to_vec(&record).map_err(Error::internal)?);
         let made = tokio::task::spawn_blocking(move || {
@@ -80,14 +85,17 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Error::FileNotFound`] when it holds none or half a record; else why it cannot be read.
-    pub async fn load(directory: PathBuf, clock: Arc<dyn Clock>) -> Result<Self> {
-        let read = || -> io::Result<Record> { Ok(serde_json::from_slice(&fs::read(directory.join(RECORD))?)?) };
+    pub(crate) async fn load(directory: PathBuf, clock: Arc<dyn Clock>) -> Result<Self> {
+        let read =
+            || -> io::Result<Record> { Ok(serde_json::from_slice(&fs::read(directory.join(RECORD))?)?) };
         let record = read().map_err(|_| Error::FileNotFound { path: RECORD.into() })?;
         if record.version != RECORD_VERSION {
             return Err(Error::internal("written by another version of isopod"));
         }
         let loaded = Self::at(directory, record, clock).await?;
-        let ending = fs::read(loaded.directory.join(ENDING)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let ending = fs::read(loaded.directory.join(ENDING))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         loaded.set_ending(ending);
         Ok(loaded)
     }
@@ -109,29 +117,29 @@ impl Sandbox {
     }
 
     /// Its id.
-    pub fn id(&self) -> &SandboxId {
+    pub(crate) fn id(&self) -> &SandboxId {
         &self.record.spec.id
     }
 
     /// Appends to its log; a log that cannot be written is reported, never in the way.
-    pub fn note(&self, kind: &str, data: serde_json::Value) {
+    pub(crate) fn note(&self, kind: &str, data: serde_json::Value) {
         if let Err(error) = self.place.log.event(kind, data) {
             tracing::warn!(sandbox = %self.id(), ?error, "an event could not be logged");
         }
     }
 
     /// Its log.
-    pub fn log(&self) -> &SandboxLog {
+    pub(crate) fn log(&self) -> &SandboxLog {
         &self.place.log
     }
 
     /// Notes that somebody needs it now.
-    pub fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.last_active_ms.store(self.place.clock.now().as_millisecond(), Ordering::Relaxed);
     }
 
     /// Its shell, if it is up.
-    pub fn shell(&self) -> Option<Arc<Shell>> {
+    pub(crate) fn shell(&self) -> Option<Arc<Shell>> {
         self.shell.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -139,12 +147,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Error::WrongState`] while it is stopped.
-    pub fn running(&self) -> Result<Arc<Shell>> {
+    pub(crate) fn running(&self) -> Result<Arc<Shell>> {
         self.shell().ok_or(Error::WrongState { state: SandboxState::Stopped, hint: "start it first" })
     }
 
     /// Puts a shell in place, or takes it away.
-    pub fn set_shell(&self, shell: Option<Arc<Shell>>) {
+    pub(crate) fn set_shell(&self, shell: Option<Arc<Shell>>) {
         *self.shell.write().unwrap_or_else(PoisonError::into_inner) = shell;
     }
 
@@ -156,7 +164,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// What failed.
-    pub async fn start(&self, tier: &ContainerTier, ready: Ready) -> Result<()> {
+    pub(crate) async fn start(&self, tier: &ContainerTier, ready: Ready) -> Result<()> {
         let shell = tier.start(&self.place, &self.record.spec, ready).await?;
         self.set_shell(Some(shell));
         self.set_ending(None);
@@ -167,7 +175,7 @@ impl Sandbox {
     }
 
     /// Its shell is dead: notes why and wakes whoever waits for it.
-    pub fn ended(&self, shell: &Shell, ending: Ending) {
+    pub(crate) fn ended(&self, shell: &Shell, ending: Ending) {
         if let Err(error) = write_json(&self.directory.join(ENDING), &ending) {
             tracing::warn!(sandbox = %self.id(), %error, "why it ended could not be kept");
         }
@@ -177,7 +185,7 @@ impl Sandbox {
     }
 
     /// After a restart, when its shell is not there any more: what it was doing is unknown.
-    pub fn lost(&self) {
+    pub(crate) fn lost(&self) {
         let now = self.place.clock.now();
         let known = self.ending.read().unwrap_or_else(PoisonError::into_inner).is_some();
         if !known {
@@ -199,7 +207,7 @@ impl Sandbox {
     }
 
     /// What the node says of it.
-    pub fn status(&self) -> SandboxStatus {
+    pub(crate) fn status(&self) -> SandboxStatus {
         let shell = self.shell();
         SandboxStatus {
             id: self.id().clone(),
@@ -216,7 +224,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the host's disk refuses it.
-    pub fn discard(&self, trash: &Path) -> io::Result<PathBuf> {
+    pub(crate) fn discard(&self, trash: &Path) -> io::Result<PathBuf> {
         let to = trash.join(self.id().as_str());
         fs::rename(&self.directory, &to)?;
         Ok(to)

@@ -11,8 +11,8 @@ use isopod_model::{
     file::{FileStat, MakeDirectory, MoveFile},
 };
 use isopod_node_api::{
-    ByteRange, FileContext, FileRead, FileWrite, HostReport, Node, NodeStats, OutputEvent, OutputSlice, Preconditions,
-    SandboxSpec, SandboxStats, SandboxStatus, WaitFor, tokio_events,
+    ByteRange, FileContext, FileRead, FileWrite, HostReport, Node, NodeStats, OutputEvent, OutputSlice,
+    Preconditions, SandboxSpec, SandboxStats, SandboxStatus, WaitFor, tokio_events,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -84,7 +84,10 @@ impl Node for Seam {
 
     async fn pause(&self, id: &SandboxId) -> Result<()> {
         let shell = self.0.find(id)?.running()?;
-        shell.cgroup().freeze(true).map_err(|_| Error::NotBuilt { feature: "pausing on a host without a freezer".into() })
+        shell
+            .cgroup()
+            .freeze(true)
+            .map_err(|_| Error::NotBuilt { feature: "pausing on a host without a freezer".into() })
     }
 
     async fn resume(&self, id: &SandboxId) -> Result<()> {
@@ -115,7 +118,13 @@ impl Node for Seam {
         Ok(stats)
     }
 
-    async fn exec(&self, id: &SandboxId, exec: ExecId, request: ExecRequest, key: Option<String>) -> Result<Exec> {
+    async fn exec(
+        &self,
+        id: &SandboxId,
+        exec: ExecId,
+        request: ExecRequest,
+        key: Option<String>,
+    ) -> Result<Exec> {
         self.0.find(id)?.exec(exec, request, key).await
     }
 
@@ -143,7 +152,13 @@ impl Node for Seam {
         result
     }
 
-    async fn exec_output(&self, id: &SandboxId, exec: &ExecId, stdout: u64, stderr: u64) -> Result<OutputSlice> {
+    async fn exec_output(
+        &self,
+        id: &SandboxId,
+        exec: &ExecId,
+        stdout: u64,
+        stderr: u64,
+    ) -> Result<OutputSlice> {
         output::slice(&*self.0.find(id)?, exec, stdout, stderr).await
     }
 
@@ -157,7 +172,13 @@ impl Node for Seam {
         output::follow(&*self.0.find(id)?, exec, stdout, stderr).await
     }
 
-    async fn exec_wait(&self, id: &SandboxId, exec: &ExecId, wait: WaitFor, timeout: Duration) -> Result<Exec> {
+    async fn exec_wait(
+        &self,
+        id: &SandboxId,
+        exec: &ExecId,
+        wait: WaitFor,
+        timeout: Duration,
+    ) -> Result<Exec> {
         self.0.find(id)?.exec_wait(exec, wait, timeout).await
     }
 
@@ -169,11 +190,23 @@ impl Node for Seam {
         self.0.find(id)?.exec_signal(exec, signal, tree).await
     }
 
-    async fn file_stat(&self, id: &SandboxId, path: &str, context: &FileContext, follow: bool) -> Result<FileStat> {
+    async fn file_stat(
+        &self,
+        id: &SandboxId,
+        path: &str,
+        context: &FileContext,
+        follow: bool,
+    ) -> Result<FileStat> {
         self.files(id)?.1.stat(path, context, follow).await
     }
 
-    async fn file_read(&self, id: &SandboxId, path: &str, context: &FileContext, range: Option<ByteRange>) -> Result<FileRead> {
+    async fn file_read(
+        &self,
+        id: &SandboxId,
+        path: &str,
+        context: &FileContext,
+        range: Option<ByteRange>,
+    ) -> Result<FileRead> {
         self.files(id)?.1.read(path, context, range).await
     }
 
@@ -191,17 +224,23 @@ impl Node for Seam {
         Ok(written)
     }
 
-    async fn file_list(&self, id: &SandboxId, path: &str, context: &FileContext, recursive: bool) -> Result<Vec<FileStat>> {
+    async fn file_list(
+        &self,
+        id: &SandboxId,
+        path: &str,
+        context: &FileContext,
+        recursive: bool,
+    ) -> Result<Vec<FileStat>> {
         self.files(id)?.1.list(path, context, recursive).await
     }
 
     async fn file_mkdir(&self, id: &SandboxId, request: &MakeDirectory) -> Result<bool> {
-        self.files(id)?.1.mkdir(request).await
+        self.files(id)?.1.make_directory(request).await
     }
 
     async fn file_move(&self, id: &SandboxId, request: &MoveFile) -> Result<()> {
         let (sandbox, root) = self.files(id)?;
-        root.rename(request).await?;
+        root.move_file(request).await?;
         sandbox.note("file.moved", serde_json::json!({ "from": request.from, "to": request.to }));
         Ok(())
     }
@@ -237,7 +276,8 @@ impl Node for Seam {
     async fn shutdown(&self, stop_sandboxes: bool) {
         let sandboxes = self.0.all();
         if stop_sandboxes {
-            let ending = self.0.ending_by_operator("the server was stopped with --stop-sandboxes; files are kept");
+            let ending =
+                self.0.ending_by_operator("the server was stopped with --stop-sandboxes; files are kept");
             let stops = sandboxes.iter().map(|sandbox| self.0.stop_sandbox(sandbox, ending.clone()));
             futures::future::join_all(stops).await;
         }

@@ -164,7 +164,8 @@ fn name_host() {
     let known = std::fs::read_to_string("/etc/hostname").is_ok_and(|known| known == name);
     if !known {
         let name = name.trim();
-        let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
+        let hosts =
+            format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n");
         let _ = std::fs::write("/etc/hosts", hosts);
         let _ = std::fs::write("/etc/hostname", format!("{name}\n"));
     }

@@ -47,7 +47,8 @@ fn prepare(order: &Order<'_>) -> io::Result<Prepared> {
     let programs = if name.contains('/') {
         vec![text(name)?]
     } else {
-        let path = order.env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+        let path =
+            order.env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
         path.split(':')
             .map(|directory| text(&format!("{}/{name}", if directory.is_empty() { "." } else { directory })))
             .collect::<io::Result<_>>()?
@@ -111,7 +112,11 @@ fn become_command(order: &Order<'_>, prepared: &Prepared, fds: &[OwnedFd]) -> (&
             None => libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC),
         };
         // All numbers here are above 3 (0 to 3 are taken in the agent), so no dup2 overwrites a source.
-        if input < 0 || libc::dup2(input, 0) < 0 || libc::dup2(fds[0].as_raw_fd(), 1) < 0 || libc::dup2(fds[1].as_raw_fd(), 2) < 0 {
+        if input < 0
+            || libc::dup2(input, 0) < 0
+            || libc::dup2(fds[0].as_raw_fd(), 1) < 0
+            || libc::dup2(fds[1].as_raw_fd(), 2) < 0
+        {
             return ("stdio", errno());
         }
         let groups = [order.gid];

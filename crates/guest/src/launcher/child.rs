@@ -47,7 +47,13 @@ fn at(step: &'static str) -> impl Fn(io::Error) -> (&'static str, io::Error) {
 }
 
 /// Becomes the sandbox's agent, or reports the step that failed over the agent's socket and exits.
-pub(crate) fn run(world: &World, spec: &StartSpec, prepared: &Prepared, tasks: &[OwnedFd], inside: BorrowedFd<'_>) -> ! {
+pub(crate) fn run(
+    world: &World,
+    spec: &StartSpec,
+    prepared: &Prepared,
+    tasks: &[OwnedFd],
+    inside: BorrowedFd<'_>,
+) -> ! {
     let (step, error) = match become_agent(world, spec, prepared, tasks, inside) {
         Ok(()) => ("exec", io::Error::last_os_error()),
         Err(failure) => failure,
@@ -61,13 +67,20 @@ pub(crate) fn run(world: &World, spec: &StartSpec, prepared: &Prepared, tasks: &
     unsafe { libc::_exit(72) }
 }
 
-fn become_agent(world: &World, spec: &StartSpec, prepared: &Prepared, tasks: &[OwnedFd], inside: BorrowedFd<'_>) -> Step {
+fn become_agent(
+    world: &World,
+    spec: &StartSpec,
+    prepared: &Prepared,
+    tasks: &[OwnedFd],
+    inside: BorrowedFd<'_>,
+) -> Step {
     // SAFETY: prctl and write on a descriptor with a one-byte buffer.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         for file in tasks {
             // A process that moves itself needs no lock over all processes (0.1 ms instead of 11).
-            check(libc::write(file.as_raw_fd(), b"0".as_ptr().cast(), 1) as i64).map_err(at("join cgroup"))?;
+            check(libc::write(file.as_raw_fd(), b"0".as_ptr().cast(), 1) as i64)
+                .map_err(at("join cgroup"))?;
         }
     }
     let mut go = [0; 16];
@@ -84,7 +97,8 @@ fn become_agent(world: &World, spec: &StartSpec, prepared: &Prepared, tasks: &[O
         check(libc::setresgid(0, 0, 0)).map_err(at("gid"))?;
         check(libc::setgroups(0, ptr::null())).map_err(at("groups"))?;
         check(libc::setresuid(0, 0, 0)).map_err(at("uid"))?;
-        check(libc::sethostname(spec.sandbox.as_ptr().cast(), spec.sandbox.len())).map_err(at("host name"))?;
+        check(libc::sethostname(spec.sandbox.as_ptr().cast(), spec.sandbox.len()))
+            .map_err(at("host name"))?;
         libc::umask(0o022);
     }
     mounts(spec, prepared, &views)?;
@@ -138,23 +152,41 @@ fn mounts(spec: &StartSpec, prepared: &Prepared, views: &Views) -> Step {
     sys::move_mount(prepared.usr.as_fd(), Path::new(NEW_ROOT).join("usr")).map_err(at("mount /usr"))?;
     new(c"proc", &[], NOSUID | NODEV | NOEXEC, "proc").map_err(at("mount /proc"))?;
     bind(DEVICES, "dev", 0).map_err(at("mount /dev"))?;
-    let pts = [(c"newinstance", None), (c"ptmxmode", option("0666".into())), (c"mode", option("0620".into())), (c"gid", option("5".into()))];
+    let pts = [
+        (c"newinstance", None),
+        (c"ptmxmode", option("0666".into())),
+        (c"mode", option("0620".into())),
+        (c"gid", option("5".into())),
+    ];
     new(c"devpts", &pts, NOSUID | NOEXEC, "dev/pts").map_err(at("mount /dev/pts"))?;
-    let shm = [(c"mode", option("1777".into())), (c"size", option(spec.shm_bytes.to_string())), (c"nr_inodes", option("65536".into()))];
+    let shm = [
+        (c"mode", option("1777".into())),
+        (c"size", option(spec.shm_bytes.to_string())),
+        (c"nr_inodes", option("65536".into())),
+    ];
     new(c"tmpfs", &shm, NOSUID | NODEV | NOEXEC, "dev/shm").map_err(at("mount /dev/shm"))?;
     new(c"mqueue", &[], NOSUID | NODEV | NOEXEC, "dev/mqueue").map_err(at("mount /dev/mqueue"))?;
-    let run = [(c"mode", option("0755".into())), (c"size", option((16 << 20).to_string())), (c"nr_inodes", option("16384".into()))];
+    let run = [
+        (c"mode", option("0755".into())),
+        (c"size", option((16 << 20).to_string())),
+        (c"nr_inodes", option("16384".into())),
+    ];
     new(c"tmpfs", &run, NOSUID | NODEV, "run").map_err(at("mount /run"))?;
-    for (tree, to) in [(&views.sys, "sys"), (&views.meminfo, "proc/meminfo"), (&views.cpuinfo, "proc/cpuinfo")] {
+    for (tree, to) in
+        [(&views.sys, "sys"), (&views.meminfo, "proc/meminfo"), (&views.cpuinfo, "proc/cpuinfo")]
+    {
         show(tree, to, RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("mount limits' view"))?;
     }
-    for (names, cover) in [(&MASKED_FILES[..], format!("{DEVICES}/null")), (&MASKED_DIRECTORIES[..], EMPTY.to_owned())] {
+    for (names, cover) in
+        [(&MASKED_FILES[..], format!("{DEVICES}/null")), (&MASKED_DIRECTORIES[..], EMPTY.to_owned())]
+    {
         for path in names.iter().filter_map(|name| in_proc(name)) {
             bind(&cover, &path, RDONLY).map_err(at("mask /proc"))?;
         }
     }
     for path in READ_ONLY.iter().filter_map(|name| in_proc(name)) {
-        bind(Path::new(NEW_ROOT).join(&path), &path, RDONLY | NOSUID | NODEV | NOEXEC).map_err(at("read-only /proc"))?;
+        bind(Path::new(NEW_ROOT).join(&path), &path, RDONLY | NOSUID | NODEV | NOEXEC)
+            .map_err(at("read-only /proc"))?;
     }
     Ok(())
 }
@@ -248,7 +280,8 @@ fn drop_power(world: &World) -> Step {
             }
         }
         libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        check(libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr())).map_err(at("capabilities"))?;
+        check(libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()))
+            .map_err(at("capabilities"))?;
         for signal in 1..32 {
             libc::signal(signal, libc::SIG_DFL);
         }

@@ -47,7 +47,9 @@ struct Launcher {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (Some(data), Some(agent)) = (arguments.next(), arguments.next().and_then(|text| text.parse::<i32>().ok())) else {
+    let (Some(data), Some(agent)) =
+        (arguments.next(), arguments.next().and_then(|text| text.parse::<i32>().ok()))
+    else {
         eprintln!("usage: launcher <data directory> <descriptor of the agent program>");
         exit(2);
     };
@@ -65,7 +67,8 @@ fn main() {
 fn start(data: PathBuf, agent: OwnedFd) -> Result<Launcher, (&'static str, io::Error)> {
     let path = data.join("launcher.sock");
     let at = |step| move |error| (step, error);
-    let lock = fs::File::options().create(true).append(true).open(data.join("launcher.lock")).map_err(at("lock"))?;
+    let lock =
+        fs::File::options().create(true).append(true).open(data.join("launcher.lock")).map_err(at("lock"))?;
     lock.try_lock().map_err(|error| ("another launcher has this data directory", error.into()))?;
     // Holds the lock for as long as this process and the agents it is still to fork live.
     let lock: OwnedFd = lock.into();
@@ -73,7 +76,14 @@ fn start(data: PathBuf, agent: OwnedFd) -> Result<Launcher, (&'static str, io::E
     let world = world::World::make(&data, agent, lock).map_err(|error| ("mount namespace", error))?;
     let listener = world::listen(&path).map_err(at("socket"))?;
     world::become_daemon().map_err(at("daemon"))?;
-    Ok(Launcher { world, listener, server: None, ephemeral: false, prepared: BTreeMap::new(), sandboxes: BTreeMap::new() })
+    Ok(Launcher {
+        world,
+        listener,
+        server: None,
+        ephemeral: false,
+        prepared: BTreeMap::new(),
+        sandboxes: BTreeMap::new(),
+    })
 }
 
 impl Launcher {
@@ -88,7 +98,8 @@ impl Launcher {
             // A server has a few seconds to come (back) before an unused launcher leaves.
             let idle = self.server.is_none() && self.sandboxes.is_empty();
             // SAFETY: `polls` holds initialised pollfds.
-            let ready = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as u64, if idle { 5000 } else { -1 }) };
+            let ready =
+                unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as u64, if idle { 5000 } else { -1 }) };
             if ready == 0 && idle {
                 self.world.clean();
                 exit(0);
@@ -153,7 +164,11 @@ impl Launcher {
             }
             ToLauncher::Start { call, spec } => {
                 let Some(prepared) = self.prepared.remove(&spec.slot) else {
-                    return self.failed(call, "slot was not prepared", &io::Error::from_raw_os_error(libc::ENOENT));
+                    return self.failed(
+                        call,
+                        "slot was not prepared",
+                        &io::Error::from_raw_os_error(libc::ENOENT),
+                    );
                 };
                 match slot::start(&self.world, &spec, prepared, &fds) {
                     Ok(up) => {
@@ -258,7 +273,10 @@ impl Launcher {
             if pid <= 0 {
                 return;
             }
-            let Some((id, sandbox)) = self.sandboxes.iter_mut().find(|(_, sandbox)| sandbox.pid == pid) else { continue };
+            let Some((id, sandbox)) = self.sandboxes.iter_mut().find(|(_, sandbox)| sandbox.pid == pid)
+            else {
+                continue;
+            };
             sandbox.died = Some(status);
             let id = id.clone();
             self.send(&FromLauncher::Died { sandbox: id, status }, &[]);
@@ -274,7 +292,13 @@ impl Sandbox {
     fn kill(&self) {
         // SAFETY: takes no pointers that it reads.
         unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), libc::SIGKILL, std::ptr::null::<u8>(), 0);
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<u8>(),
+                0,
+            );
         }
     }
 }

@@ -41,8 +41,14 @@ fn at(step: &'static str) -> impl Fn(io::Error) -> Failure {
 pub(crate) fn prepare(layers: &Layers) -> Result<Prepared, Failure> {
     let users = user_namespace(layers.uid_base).map_err(at("user namespace"))?;
     let slot = format!("{VOLUME}/{}", layers.slot_directory);
-    let root = overlay(&layers.root_lowers, users.as_fd(), &format!("{slot}/upper"), &format!("{slot}/work"))?;
-    let usr = overlay(&layers.usr_lowers, users.as_fd(), &format!("{slot}/upper/usr"), &format!("{slot}/work-usr"))?;
+    let root =
+        overlay(&layers.root_lowers, users.as_fd(), &format!("{slot}/upper"), &format!("{slot}/work"))?;
+    let usr = overlay(
+        &layers.usr_lowers,
+        users.as_fd(),
+        &format!("{slot}/upper/usr"),
+        &format!("{slot}/work-usr"),
+    )?;
     Ok(Prepared { root, usr })
 }
 
@@ -57,7 +63,9 @@ fn overlay(lowers: &[String], users: BorrowedFd<'_>, upper: &str, work: &str) ->
             let attributes = sys::IDMAP | sys::RDONLY | sys::NOSUID | sys::NODEV;
             sys::mount_attributes(tree.as_fd(), attributes, Some(users)).map_err(at("idmapped mount"))?;
             match fs::create_dir(name) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(("make mount point", error)),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(("make mount point", error));
+                }
                 _ => {}
             }
             sys::move_mount(tree.as_fd(), name).map_err(at("attach lower layer"))?;
@@ -112,16 +120,25 @@ fn map_users(pid: i32, uid_base: u32) -> io::Result<()> {
 
 /// Starts a sandbox; returns as soon as its first process may go on by itself. `fds` as [`isopod_guest::frames::ToLauncher::Start`]
 /// says.
-pub(crate) fn start(world: &World, spec: &StartSpec, prepared: Prepared, fds: &[OwnedFd]) -> Result<Up, Failure> {
-    let (network, rest) = fds.split_first().ok_or(("descriptors", io::Error::from_raw_os_error(libc::EBADF)))?;
+pub(crate) fn start(
+    world: &World,
+    spec: &StartSpec,
+    prepared: Prepared,
+    fds: &[OwnedFd],
+) -> Result<Up, Failure> {
+    let (network, rest) =
+        fds.split_first().ok_or(("descriptors", io::Error::from_raw_os_error(libc::EBADF)))?;
     let (cgroup, tasks) = match rest.split_first() {
         Some((cgroup, tasks)) if spec.into_cgroup => (Some(cgroup.as_fd()), tasks),
         _ => (None, rest),
     };
     let (agent, inside) = socket::pair().map_err(at("agent socket"))?;
     sys::set_namespace(network.as_fd(), libc::CLONE_NEWNET).map_err(at("network namespace"))?;
-    let flags =
-        libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
     let forked = sys::fork(flags, cgroup);
     if !matches!(forked, Ok(Forked::Child)) {
         sys::set_namespace(world.network.as_fd(), libc::CLONE_NEWNET).map_err(at("own network namespace"))?;

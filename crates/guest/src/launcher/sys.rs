@@ -52,10 +52,16 @@ pub(crate) fn c_path(path: impl AsRef<Path>) -> io::Result<CString> {
 pub(crate) fn open_tree(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: `path` is NUL-terminated.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) })
+    owned(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+    })
 }
 
-pub(crate) fn mount_attributes(mount: BorrowedFd<'_>, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn mount_attributes(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    userns: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let userns = userns.map_or(0, |fd| u64::try_from(fd.as_raw_fd()).expect("a descriptor"));
     let attributes = MountAttributes { set, clear: 0, propagation: 0, userns };
     // SAFETY: `attributes` has the layout of struct mount_attr and the size given.
@@ -89,7 +95,11 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, to: impl AsRef<Path>) -> io::Res
 }
 
 /// Makes a file system and a detached mount of it. A `None` value is a flag.
-pub(crate) fn new_mount(kind: &CStr, options: &[(&CStr, Option<CString>)], attributes: u64) -> io::Result<OwnedFd> {
+pub(crate) fn new_mount(
+    kind: &CStr,
+    options: &[(&CStr, Option<CString>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
     // SAFETY: `kind` is NUL-terminated.
     let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
     let fd = context.as_raw_fd();
@@ -159,7 +169,8 @@ pub(crate) fn fork(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
     }
     // SAFETY: the arguments have the kernel's layout; without a stack the call behaves as fork(2) does, and as this
     // process has one thread the child may go on as it is.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<Arguments>()) })?;
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<Arguments>()) })?;
     if pid == 0 {
         return Ok(Forked::Child);
     }

@@ -83,7 +83,8 @@ fn forget_mounts(keep: &Path) -> io::Result<()> {
     let points: Vec<String> = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect();
     for point in points.iter().rev() {
         let needed = Path::new(point);
-        let kept = ["/proc", "/usr", "/dev"].iter().any(|path| Path::new(path).starts_with(needed)) || keep.starts_with(needed);
+        let kept = ["/proc", "/usr", "/dev"].iter().any(|path| Path::new(path).starts_with(needed))
+            || keep.starts_with(needed);
         if !kept {
             let _ = sys::detach(point);
         }
@@ -98,7 +99,8 @@ fn unescape(point: &str) -> String {
 
 /// One read-only `/dev` for all sandboxes: the harmless character devices and the mount points of the rest.
 fn make_devices() -> io::Result<()> {
-    let mount = sys::new_mount(c"tmpfs", &[(c"mode", Some(CString::from(c"0755")))], sys::NOSUID | sys::NOEXEC)?;
+    let mount =
+        sys::new_mount(c"tmpfs", &[(c"mode", Some(CString::from(c"0755")))], sys::NOSUID | sys::NOEXEC)?;
     sys::move_mount(mount.as_fd(), DEVICES)?;
     let at = |name: &str| Path::new(DEVICES).join(name);
     for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
@@ -141,7 +143,8 @@ pub(crate) fn become_daemon() -> io::Result<()> {
             _ => libc::_exit(0),
         }
         libc::setsid();
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGTTOU, libc::SIGTTIN] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGTTOU, libc::SIGTTIN]
+        {
             libc::signal(signal, libc::SIG_IGN);
         }
         libc::prctl(libc::PR_SET_NAME, c"isopod-launcher".as_ptr(), 0, 0, 0);

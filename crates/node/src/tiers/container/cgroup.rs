@@ -49,11 +49,16 @@ fn mounted() -> io::Result<Vec<(PathBuf, u8, Vec<String>)>> {
         let mut kind = kind.split(' ');
         match (kind.next(), kind.nth(1)) {
             (Some("cgroup2"), _) => {
-                let listed = fs::read_to_string(Path::new(point).join("cgroup.controllers")).unwrap_or_default();
+                let listed =
+                    fs::read_to_string(Path::new(point).join("cgroup.controllers")).unwrap_or_default();
                 found.push((point.into(), 2, listed.split_whitespace().map(str::to_owned).collect()));
             }
             (Some("cgroup"), Some(options)) => {
-                let listed = options.split(',').filter(|option| WANTED.contains(option)).map(str::to_owned).collect::<Vec<_>>();
+                let listed = options
+                    .split(',')
+                    .filter(|option| WANTED.contains(option))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>();
                 if !listed.is_empty() {
                     found.push((point.into(), 1, listed));
                 }
@@ -72,7 +77,11 @@ fn own_group(version: u8, controllers: &[String]) -> String {
         .find_map(|line| {
             let mut fields = line.splitn(3, ':');
             let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let ours = if version == 2 { number == "0" } else { names.split(',').any(|name| controllers.iter().any(|c| c == name)) };
+            let ours = if version == 2 {
+                number == "0"
+            } else {
+                names.split(',').any(|name| controllers.iter().any(|c| c == name))
+            };
             ours.then(|| path.trim_start_matches('/').to_owned())
         })
         .unwrap_or_default()
@@ -106,7 +115,8 @@ impl Cgroups {
         let mut mounted = mounted().map_err(|error| refuse(error.to_string()))?;
         mounted.sort_by_key(|(_, version, _)| std::cmp::Reverse(*version));
         for (mount, version, listed) in mounted {
-            let mut controllers: Vec<String> = listed.into_iter().filter(|name| missing.contains(&name.as_str())).collect();
+            let mut controllers: Vec<String> =
+                listed.into_iter().filter(|name| missing.contains(&name.as_str())).collect();
             if controllers.is_empty() {
                 continue;
             }
@@ -114,11 +124,13 @@ impl Cgroups {
             let directory = parent.join(format!("isopod-{key}"));
             if version == 2 {
                 controllers.extend(BUILT_IN.map(str::to_owned));
-                enable_below(&parent, &controllers).map_err(|error| refuse(format!("{}: {error}", parent.display())))?;
+                enable_below(&parent, &controllers)
+                    .map_err(|error| refuse(format!("{}: {error}", parent.display())))?;
             }
             make(&directory).map_err(|error| refuse(format!("{}: {error}", directory.display())))?;
             if version == 2 {
-                enable_below(&directory, &controllers).map_err(|error| refuse(format!("{}: {error}", directory.display())))?;
+                enable_below(&directory, &controllers)
+                    .map_err(|error| refuse(format!("{}: {error}", directory.display())))?;
             }
             missing.retain(|name| !controllers.iter().any(|had| had == name));
             hierarchies.push(Hierarchy { directory, version, controllers });
@@ -127,7 +139,10 @@ impl Cgroups {
         if missing.is_empty() {
             Ok(Self { hierarchies })
         } else {
-            Err(refuse(format!("no controller for {}; mount cgroup v2, or v1 with these", missing.join(", "))))
+            Err(refuse(format!(
+                "no controller for {}; mount cgroup v2, or v1 with these",
+                missing.join(", ")
+            )))
         }
     }
 
@@ -187,7 +202,11 @@ fn make(directory: &Path) -> io::Result<()> {
 /// then this process moves into a child of it first, as systemd's `Delegate=yes` allows.
 fn enable_below(group: &Path, controllers: &[String]) -> io::Result<()> {
     let control = group.join("cgroup.subtree_control");
-    let wanted: Vec<String> = controllers.iter().filter(|name| !BUILT_IN.contains(&name.as_str())).map(|name| format!("+{name}")).collect();
+    let wanted: Vec<String> = controllers
+        .iter()
+        .filter(|name| !BUILT_IN.contains(&name.as_str()))
+        .map(|name| format!("+{name}"))
+        .collect();
     match fs::write(&control, wanted.join(" ")) {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             let leaf = group.join("isopod-server");
@@ -228,10 +247,15 @@ impl Cgroup {
         let memory = (limits.memory_mib << 20).to_string();
         self.write("memory", "memory.limit_in_bytes", "memory.max", &memory)?;
         // Where there is no swap accounting there is nothing to limit.
-        let no_swap = if self.place("memory").is_some_and(|place| place.version == 1) { memory.as_str() } else { "0" };
+        let no_swap =
+            if self.place("memory").is_some_and(|place| place.version == 1) { memory.as_str() } else { "0" };
         let _ = self.write("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", no_swap);
         self.write("pids", "pids.max", "pids.max", &limits.pids.to_string())?;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be small and positive")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be small and positive"
+        )]
         let quota = ((limits.cpus * 100_000.0) as u64).max(1000);
         self.write("cpu", "cpu.cfs_quota_us", "cpu.max", &quota.to_string())?;
         // Unused time of one period (100 ms) may be used in the next, so that short commands are not throttled.
@@ -259,7 +283,10 @@ impl Cgroup {
     /// How often the kernel has killed for want of memory in this group.
     pub fn oom_kills(&self) -> u64 {
         let text = self.read("memory", "memory.oom_control", "memory.events").unwrap_or_default();
-        let value = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|value| value.trim().parse().ok());
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))
+            .and_then(|value| value.trim().parse().ok());
         value.unwrap_or(0)
     }
 

@@ -97,11 +97,15 @@ impl Launcher {
             Ok(socket) => socket,
             Err(_) => {
                 spawn(data, programs).await?;
-                connect(&path).map_err(|error| Error::internal(format!("connecting to the launcher: {error}")))?
+                connect(&path)
+                    .map_err(|error| Error::internal(format!("connecting to the launcher: {error}")))?
             }
         };
         let packets = Packets::new(socket).map_err(Error::internal)?;
-        packets.send(&ToLauncher::Hello { version: VERSION, ephemeral }, &[]).await.map_err(Error::internal)?;
+        packets
+            .send(&ToLauncher::Hello { version: VERSION, ephemeral }, &[])
+            .await
+            .map_err(Error::internal)?;
         let mut buffer = socket::buffer();
         let inventory = take_inventory(&packets, &mut buffer).await?;
         let (notices, heard) = mpsc::unbounded_channel();
@@ -118,7 +122,9 @@ impl Launcher {
                     continue;
                 }
                 FromLauncher::Volume => 0,
-                FromLauncher::Prepared { call } | FromLauncher::Started { call, .. } | FromLauncher::Failed { call, .. } => *call,
+                FromLauncher::Prepared { call }
+                | FromLauncher::Started { call, .. }
+                | FromLauncher::Failed { call, .. } => *call,
                 _ => continue,
             };
             if let Some(waiting) = self.waiting().remove(&call) {
@@ -135,7 +141,12 @@ impl Launcher {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, call: u64, frame: &ToLauncher, fds: &[BorrowedFd<'_>]) -> Result<(FromLauncher, Vec<OwnedFd>)> {
+    async fn ask(
+        &self,
+        call: u64,
+        frame: &ToLauncher,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(FromLauncher, Vec<OwnedFd>)> {
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(call, sender);
         if let Err(error) = self.packets.send(frame, fds).await {
@@ -181,7 +192,9 @@ impl Launcher {
         let call = self.call();
         let (frame, fds) = self.ask(call, &ToLauncher::Start { call, spec }, fds).await?;
         match (frame, <[OwnedFd; 3]>::try_from(fds)) {
-            (FromLauncher::Started { pid, .. }, Ok([agent, pidfd, root])) => Ok(Descriptors { agent, pidfd, root, pid }),
+            (FromLauncher::Started { pid, .. }, Ok([agent, pidfd, root])) => {
+                Ok(Descriptors { agent, pidfd, root, pid })
+            }
             _ => Err(Error::internal("the launcher answered a start with something else")),
         }
     }
@@ -199,11 +212,14 @@ async fn take_inventory(packets: &Packets, buffer: &mut [u8]) -> Result<Inventor
     let mut inventory = Inventory::default();
     let gone = || Error::internal("the launcher left during its inventory");
     loop {
-        let (frame, mut fds) = packets.receive::<FromLauncher>(buffer).await.map_err(Error::internal)?.ok_or_else(gone)?;
+        let (frame, mut fds) =
+            packets.receive::<FromLauncher>(buffer).await.map_err(Error::internal)?.ok_or_else(gone)?;
         match frame {
             FromLauncher::Hello { version, volume } => {
                 if version != VERSION {
-                    let reason = format!("a launcher of another version ({version}, ours is {VERSION}) still runs sandboxes");
+                    let reason = format!(
+                        "a launcher of another version ({version}, ours is {VERSION}) still runs sandboxes"
+                    );
                     return Err(Error::Unavailable { reason });
                 }
                 inventory.volume = if volume { fds.pop() } else { None };
@@ -227,7 +243,8 @@ async fn take_inventory(packets: &Packets, buffer: &mut [u8]) -> Result<Inventor
 
 fn connect(path: &Path) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
@@ -237,7 +254,10 @@ fn sealed(name: &str, program: &[u8]) -> io::Result<OwnedFd> {
     let fd = rustix::fs::memfd_create(name, MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(fd);
     file.write_all(program)?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
     Ok(file.into())
 }
 

@@ -8,12 +8,13 @@ pub mod exec;
 pub mod launcher;
 pub mod network;
 mod packets;
+mod pump;
 pub mod shell;
 pub mod slot;
 
 use crate::{
     NodeSettings,
-    images::host,
+    images::{self, host},
     log::SandboxLog,
     volume::{self, Subvolumes},
 };
@@ -67,7 +68,8 @@ impl ContainerTier {
     pub async fn open(settings: &NodeSettings, taken: BTreeSet<u32>) -> Result<Opened> {
         let data = &settings.data_dir;
         let cgroups = Arc::new(cgroup::Cgroups::open(&key(data))?);
-        let (launcher, mut inventory, notices) = Launcher::connect(data, settings.guest, settings.ephemeral).await?;
+        let (launcher, mut inventory, notices) =
+            Launcher::connect(data, settings.guest, settings.ephemeral).await?;
         let root = match inventory.volume.take() {
             Some(root) => root,
             None => mount_volume(&launcher, settings).await?,
@@ -79,7 +81,9 @@ impl ContainerTier {
         })
         .await
         .map_err(Error::internal)?
-        .map_err(|error| Error::Unavailable { reason: format!("the template `host` could not be built: {error}") })?;
+        .map_err(|error| Error::Unavailable {
+            reason: format!("the template `host` could not be built: {error}"),
+        })?;
         let subvolumes = Arc::new(Subvolumes::new(root).map_err(Error::internal)?);
         let slots = Slots::new(
             Arc::clone(&launcher),
@@ -114,13 +118,18 @@ impl ContainerTier {
     /// What failed; no process is left, the slot is still the sandbox's.
     pub async fn start(&self, place: &Place, spec: &SandboxSpec, ready: Ready) -> Result<Arc<Shell>> {
         let slot = ready.slot;
-        let view = self.data.join("views").join(format!("{}-{}", spec.limits.memory_mib, spec.limits.visible_cpus()));
-        let (subvolumes, limits, path, cgroup) = (Arc::clone(&self.subvolumes), spec.limits, view.clone(), ready.cgroup.clone());
+        let view = self.data.join("views").join(format!(
+            "{}-{}",
+            spec.limits.memory_mib,
+            spec.limits.visible_cpus()
+        ));
+        let (subvolumes, limits, path, cgroup) =
+            (Arc::clone(&self.subvolumes), spec.limits, view.clone(), ready.cgroup.clone());
         let doors = tokio::task::spawn_blocking(move || {
             subvolumes.set_limit(&slot::name(slot), limits.disk_mib << 20)?;
             cgroup.limit(&limits)?;
             if !path.exists() {
-                host::build_view(&path, limits.memory_mib, limits.visible_cpus())?;
+                images::build_view(&path, limits.memory_mib, limits.visible_cpus())?;
             }
             cgroup.doors()
         });
@@ -150,7 +159,12 @@ impl ContainerTier {
     ///
     /// # Errors
     /// When a descriptor cannot be used.
-    pub async fn adopt(&self, place: &Place, spec: &SandboxSpec, survivor: launcher::Survivor) -> Result<Arc<Shell>> {
+    pub async fn adopt(
+        &self,
+        place: &Place,
+        spec: &SandboxSpec,
+        survivor: launcher::Survivor,
+    ) -> Result<Arc<Shell>> {
         let mut known = place.log.open_execs();
         for exec in survivor.held.keys().filter_map(|exec| exec.parse().ok()) {
             if known.iter().all(|record| record.exec.id != exec)
@@ -220,7 +234,8 @@ async fn mount_volume(launcher: &Launcher, settings: &NodeSettings) -> Result<st
         volume::mount(&image, size)
     });
     let mount = mount.await.map_err(Error::internal)?;
-    let mount = mount.map_err(|error| Error::Unavailable { reason: format!("the volume cannot be mounted: {error}") })?;
+    let mount = mount
+        .map_err(|error| Error::Unavailable { reason: format!("the volume cannot be mounted: {error}") })?;
     launcher.attach_volume(mount.as_fd()).await
 }
 

@@ -31,7 +31,8 @@ pub fn namespace() -> io::Result<OwnedFd> {
 
 fn loopback_up() -> io::Result<()> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: an all-zero ifreq is valid; its name is set below and the union member written is the one read.
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();

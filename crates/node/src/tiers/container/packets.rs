@@ -12,7 +12,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 ///
 /// # Errors
 /// When it cannot be polled.
-pub fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and `AsyncFd` owns it.
     let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
     registered.map_err(io::Error::from)
@@ -20,7 +20,7 @@ pub fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// One connection. Sending takes `&self` and may come from many tasks; receiving is for one task.
 #[derive(Debug)]
-pub struct Packets {
+pub(super) struct Packets {
     fd: AsyncFd<OwnedFd>,
 }
 
@@ -29,7 +29,7 @@ impl Packets {
     ///
     /// # Errors
     /// When the socket cannot be registered.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { fd: watch(fd, Interest::READABLE | Interest::WRITABLE)? })
     }
 
@@ -37,7 +37,7 @@ impl Packets {
     ///
     /// # Errors
     /// When the frame is too long or the peer is gone.
-    pub async fn send<T: Serialize>(&self, frame: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) async fn send<T: Serialize>(&self, frame: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = frames::encode(frame)?;
         loop {
             match socket::send(self.fd.get_ref().as_fd(), &bytes, fds, false) {
@@ -57,11 +57,16 @@ impl Packets {
     ///
     /// # Errors
     /// `InvalidData` for anything that is not one whole frame; else the system call's.
-    pub async fn receive<T: for<'a> Deserialize<'a>>(&self, buffer: &mut [u8]) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub(super) async fn receive<T: for<'a> Deserialize<'a>>(
+        &self,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             let mut ready = self.fd.readable().await?;
             match ready.try_io(|fd| socket::receive(fd.get_ref().as_fd(), buffer, false)) {
-                Ok(Ok(Some((length, fds)))) => return frames::decode(&buffer[..length]).map(|frame| Some((frame, fds))),
+                Ok(Ok(Some((length, fds)))) => {
+                    return frames::decode(&buffer[..length]).map(|frame| Some((frame, fds)));
+                }
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => return Err(error),
                 Err(_would_block) => {}

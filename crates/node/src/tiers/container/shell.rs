@@ -66,7 +66,11 @@ pub struct Shell {
 
 impl std::fmt::Debug for Shell {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Shell").field("id", &self.around.id).field("slot", &self.around.slot).finish_non_exhaustive()
+        formatter
+            .debug_struct("Shell")
+            .field("id", &self.around.id)
+            .field("slot", &self.around.slot)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +82,11 @@ enum Beginning {
 
 impl Shell {
     fn new(around: Surroundings, descriptors: Descriptors) -> Result<Arc<Self>> {
-        let root = GuestRoot::new(Arc::new(descriptors.root), around.uid_base, around.disk_mib);
+        let root = GuestRoot {
+            root: Arc::new(descriptors.root),
+            uid_base: around.uid_base,
+            disk_mib: around.disk_mib,
+        };
         let oom_seen = AtomicU64::new(around.cgroup.oom_kills());
         Ok(Arc::new(Self {
             agent: Packets::new(descriptors.agent).map_err(Error::internal)?,
@@ -106,7 +114,9 @@ impl Shell {
             said => {
                 shell.kill();
                 let why = match said {
-                    Ok(Some(Beginning::Failed(step, errno))) => format!("{step}: {}", io::Error::from_raw_os_error(errno)),
+                    Ok(Some(Beginning::Failed(step, errno))) => {
+                        format!("{step}: {}", io::Error::from_raw_os_error(errno))
+                    }
                     Ok(_) => "its first process died".into(),
                     Err(_) => "its agent did not answer".into(),
                 };
@@ -321,7 +331,9 @@ impl Shell {
     /// [`Error::Unavailable`] when the agent is gone.
     pub async fn signal(&self, exec: &ExecId, signal: i32, tree: bool) -> Result<()> {
         let frame = ToAgent::Signal { exec: exec.to_string(), signal, tree };
-        self.tell(&frame, &[]).await.map_err(|_| Error::Unavailable { reason: "the container just ended".into() })
+        self.tell(&frame, &[])
+            .await
+            .map_err(|_| Error::Unavailable { reason: "the container just ended".into() })
     }
 
     pub(super) async fn kill_tree(&self, exec: &ExecId) {
@@ -353,13 +365,23 @@ impl Shell {
         let wanted = asked.is_some();
         let now = self.around.clock.now();
         let ending = asked.unwrap_or_else(|| match status {
-            Some(status) if libc::WIFSIGNALED(status) && self.oom_since_last_look() => {
-                Ending::new(EndReason::Oom, now, "kernel", "the memory limit was reached and the agent itself was killed")
-                    .with("memory_peak_bytes", self.around.cgroup.memory_peak())
+            Some(status) if libc::WIFSIGNALED(status) && self.oom_since_last_look() => Ending::new(
+                EndReason::Oom,
+                now,
+                "kernel",
+                "the memory limit was reached and the agent itself was killed",
+            )
+            .with("memory_peak_bytes", self.around.cgroup.memory_peak()),
+            Some(status) => {
+                Ending::new(EndReason::Interrupted, now, "server", "its first process died unexpectedly")
+                    .with("wait_status", status)
             }
-            Some(status) => Ending::new(EndReason::Interrupted, now, "server", "its first process died unexpectedly")
-                .with("wait_status", status),
-            None => Ending::new(EndReason::Interrupted, now, "server", "its launcher died, and all processes with it; files are kept"),
+            None => Ending::new(
+                EndReason::Interrupted,
+                now,
+                "server",
+                "its launcher died, and all processes with it; files are kept",
+            ),
         });
         let execs: Vec<Arc<RunningExec>> = self.execs().values().cloned().collect();
         for exec in &execs {
@@ -378,6 +400,7 @@ impl Shell {
 
     /// Lets the launcher forget it.
     pub async fn forget(&self) {
-        let _ = self.around.launcher.tell(&ToLauncher::Forget { sandbox: self.around.id.to_string() }, &[]).await;
+        let _ =
+            self.around.launcher.tell(&ToLauncher::Forget { sandbox: self.around.id.to_string() }, &[]).await;
     }
 }

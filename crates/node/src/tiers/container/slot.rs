@@ -14,7 +14,7 @@ use isopod_model::{Error, Result};
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -83,7 +83,17 @@ impl Slots {
     ) -> Self {
         let (waiting, networks) = (Mutex::default(), Mutex::default());
         let refill = tokio::sync::Notify::new();
-        Self { launcher, subvolumes, cgroups, template, taken: Mutex::new(taken), waiting, networks, wanted, refill }
+        Self {
+            launcher,
+            subvolumes,
+            cgroups,
+            template,
+            taken: Mutex::new(taken),
+            waiting,
+            networks,
+            wanted,
+            refill,
+        }
     }
 
     /// How many slots and how many single network namespaces wait.
@@ -139,7 +149,8 @@ impl Slots {
         let slot = {
             let mut taken = lock(&self.taken);
             let free = (0..SLOTS).find(|slot| !taken.contains(slot));
-            let free = free.ok_or(Error::NoCapacity { reason: "all slots are taken".into(), retry_after_s: 5 })?;
+            let free =
+                free.ok_or(Error::NoCapacity { reason: "all slots are taken".into(), retry_after_s: 5 })?;
             taken.insert(free);
             free
         };
@@ -209,7 +220,12 @@ impl Slots {
     /// When the volume cannot be read.
     pub fn sweep(&self) -> io::Result<()> {
         let taken = lock(&self.taken).clone();
-        let ours = |found: &str| found.strip_prefix('s').and_then(|number| number.parse().ok()).is_some_and(|slot| taken.contains(&slot));
+        let ours = |found: &str| {
+            found
+                .strip_prefix('s')
+                .and_then(|number| number.parse().ok())
+                .is_some_and(|slot| taken.contains(&slot))
+        };
         for found in self.cgroups.list().iter().filter(|found| !ours(found)) {
             let group = self.cgroups.adopt(found);
             group.kill();
@@ -274,7 +290,10 @@ fn fresh_work_directories(subvolumes: &Subvolumes, slot: u32) -> io::Result<()> 
     use rustix::fs::Mode;
     let root = subvolumes.open(&name(slot))?;
     for directory in WORK_DIRECTORIES {
-        crate::files::remove_tree(root.as_fd(), directory)?;
+        match std::fs::remove_dir_all(format!("/proc/self/fd/{}/{directory}", root.as_raw_fd())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         rustix::fs::mkdirat(root.as_fd(), directory, Mode::from_raw_mode(0o700))?;
     }
     Ok(())
