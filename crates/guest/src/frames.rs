@@ -110,6 +110,8 @@ pub enum ToLauncher {
         /// One descriptor only.
         slot: Option<u8>,
     },
+    /// The server leaves for good: a launcher without sandboxes leaves at once instead of waiting for the next server.
+    Leave,
     /// Closes everything of a dead sandbox and forgets it. No answer.
     Forget {
         /// The sandbox.

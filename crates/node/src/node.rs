@@ -20,7 +20,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{broadcast, mpsc};
@@ -38,8 +38,8 @@ pub struct LocalNode {
     /// Removals and other work that a shutdown waits for.
     pub(crate) background: TaskTracker,
     pub(crate) teardowns: AtomicU64,
-    /// Held while the launcher is replaced.
-    reopening: tokio::sync::Mutex<()>,
+    /// The launcher may leave: this node does too.
+    pub(crate) closing: AtomicBool,
     _lock: OwnedFd,
 }
 
@@ -88,7 +88,7 @@ impl LocalNode {
             events: broadcast::Sender::new(1024),
             background: TaskTracker::new(),
             teardowns: AtomicU64::new(0),
-            reopening: tokio::sync::Mutex::default(),
+            closing: AtomicBool::new(false),
             _lock: lock,
             settings,
         });
@@ -247,7 +247,6 @@ impl LocalNode {
 
     /// The launcher died, and with it every container and every mount: a new one is started, files are as they were.
     async fn reopen(self: &Arc<Self>) {
-        let _one = self.reopening.lock().await;
         tracing::error!("the launcher died; its containers are gone, their files are kept");
         for sandbox in self.all() {
             if let Some(shell) = sandbox.shell() {
@@ -301,7 +300,9 @@ async fn attend(
                 let _ = filling.await;
                 // Every descriptor of the old volume must go before it can be mounted again.
                 drop(tier);
-                node.reopen().await;
+                if !node.closing.load(Ordering::Relaxed) {
+                    node.reopen().await;
+                }
                 return;
             }
         }

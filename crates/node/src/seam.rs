@@ -125,7 +125,9 @@ impl Node for Seam {
         request: ExecRequest,
         key: Option<String>,
     ) -> Result<Exec> {
-        self.0.find(id)?.exec(exec, request, key).await
+        let sandbox = self.0.find(id)?;
+        // A task of its own: a caller who leaves in the middle leaves no exec half started.
+        tokio::spawn(async move { sandbox.exec(exec, request, key).await }).await.map_err(Error::internal)?
     }
 
     async fn exec_get(&self, id: &SandboxId, exec: &ExecId) -> Result<Exec> {
@@ -288,6 +290,7 @@ impl Node for Seam {
         }
         self.0.background.close();
         self.0.background.wait().await;
+        self.0.closing.store(true, Ordering::Relaxed);
         if let Ok(tier) = self.0.tier() {
             tier.close().await;
         }

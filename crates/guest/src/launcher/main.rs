@@ -207,6 +207,12 @@ impl Launcher {
                     }
                 }
             }
+            ToLauncher::Leave => {
+                if self.sandboxes.is_empty() {
+                    self.world.clean();
+                    exit(0);
+                }
+            }
             ToLauncher::Forget { sandbox } => {
                 if let Some(sandbox) = self.sandboxes.remove(&sandbox)
                     && sandbox.died.is_none()

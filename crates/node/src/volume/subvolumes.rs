@@ -2,7 +2,7 @@
 
 use super::ioctl;
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{AtFlags, Mode, OFlags},
     io::Errno,
 };
 use std::{
@@ -107,7 +107,11 @@ impl Subvolumes {
         for entry in rustix::fs::Dir::read_from(&self.root)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if entry.ino() == ioctl::SUBVOLUME_ROOT_INODE && checked(name).is_ok() {
+            // The number in the directory entry is the subvolume's id; the inode of its root is always the same.
+            if checked(name).is_ok()
+                && let Ok(facts) = rustix::fs::statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW)
+                && facts.st_ino == ioctl::SUBVOLUME_ROOT_INODE
+            {
                 names.push(name.to_owned());
             }
         }

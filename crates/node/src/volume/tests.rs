@@ -107,7 +107,8 @@ fn empty_files_stop_at_the_limit_too() {
 fn deleting_does_not_walk_and_gives_space_and_group_back() {
     let (_directory, volume) = volume();
     let sandbox = volume.create("sandbox", 256 * MEBIBYTE).unwrap();
-    create_file(&sandbox, "file").unwrap().write_all(&vec![1; 210 << 20]).unwrap();
+    let mut file = create_file(&sandbox, "file").unwrap();
+    (0..210).for_each(|_| file.write_all(&[1; 1 << 20]).unwrap());
     for number in 0..2000 {
         create_file(&sandbox, &format!("{number}")).unwrap();
     }
@@ -119,7 +120,7 @@ fn deleting_does_not_walk_and_gives_space_and_group_back() {
     volume.delete("sandbox").unwrap();
     assert_eq!(volume.list().unwrap(), Vec::<String>::new());
     assert_eq!(volume.open("sandbox").unwrap_err().kind(), io::ErrorKind::NotFound);
-    drop(sandbox);
+    drop((file, sandbox));
     eventually("the space comes back", || {
         rustix::fs::syncfs(volume.root()).unwrap();
         free() >= before + 200 * MEBIBYTE
@@ -197,6 +198,10 @@ fn names_that_are_not_ours_are_refused() {
     assert_eq!(volume.create("a-1", MEBIBYTE).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(volume.delete("b").unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(volume.list().unwrap(), ["a-1"]);
+    for name in ["b", "c"] {
+        volume.create(name, u64::MAX).unwrap();
+    }
+    assert_eq!(volume.list().unwrap(), ["a-1", "b", "c"]);
 }
 
 #[test]

@@ -184,10 +184,11 @@ impl ContainerTier {
         let _ = self.launcher.tell(&frame, &[]).await;
     }
 
-    /// Removes control groups and pool; what sandboxes have stays.
+    /// Removes control groups and pool, and lets an unused launcher go; what sandboxes have stays.
     pub async fn close(&self) {
         self.slots.drain().await;
         self.cgroups.close();
+        let _ = self.launcher.tell(&isopod_guest::frames::ToLauncher::Leave, &[]).await;
     }
 
     /// As many CPUs as the limit shows, spread over the host's.

@@ -67,8 +67,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?.map_err(Error::internal)
+async fn blocking<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(Error::internal)?;
+    done.map_err(|error| Error::internal(format!("{step}: {error}")))
 }
 
 impl Slots {
@@ -110,7 +114,9 @@ impl Slots {
             let made = if missing > 0 {
                 self.make_new().await.map(|ready| lock(&self.waiting).push_back(ready))
             } else if networks > 0 {
-                blocking(network::namespace).await.map(|made| lock(&self.networks).push(made))
+                blocking("network namespace", network::namespace)
+                    .await
+                    .map(|made| lock(&self.networks).push(made))
             } else {
                 self.refill.notified().await;
                 self.wait_for_quiet().await;
@@ -156,7 +162,7 @@ impl Slots {
         };
         let made = async {
             let subvolumes = Arc::clone(&self.subvolumes);
-            blocking(move || make_directories(&subvolumes, slot)).await?;
+            blocking("subvolume", move || make_directories(&subvolumes, slot)).await?;
             self.around(slot).await
         };
         match made.await {
@@ -176,7 +182,7 @@ impl Slots {
         let pooled = lock(&self.networks).pop();
         self.refill.notify_one();
         let (cgroups, subvolumes) = (Arc::clone(&self.cgroups), Arc::clone(&self.subvolumes));
-        let (cgroup, network) = blocking(move || {
+        let (cgroup, network) = blocking("surroundings", move || {
             // A volatile overlay refuses the work directory of one that did not end cleanly.
             fresh_work_directories(&subvolumes, slot)?;
             Ok((cgroups.create(&name(slot))?, pooled.map_or_else(network::namespace, Ok)?))
@@ -197,7 +203,7 @@ impl Slots {
     pub async fn give_back(&self, slot: u32) {
         let _ = self.launcher.tell(&ToLauncher::Discard { slot }, &[]).await;
         let (cgroups, subvolumes) = (Arc::clone(&self.cgroups), Arc::clone(&self.subvolumes));
-        let removed = blocking(move || {
+        let removed = blocking("removal", move || {
             let group = cgroups.adopt(&name(slot));
             remove_group(&group);
             match subvolumes.delete(&name(slot)) {
