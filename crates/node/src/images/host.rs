@@ -22,6 +22,9 @@ pub struct HostTemplate {
 /// Form of the skeleton; raised when what is built here changes.
 const VERSION: &str = "1";
 
+/// How the extension of a template begins that the host has changed since.
+const OUTDATED: &str = "outdated-";
+
 /// Copied from the host as they are, where they exist.
 const COPIED: [&str; 13] = [
     "etc/alternatives",
@@ -99,7 +102,9 @@ const FILES: [(&str, &str); 10] = [
     ("etc/fstab", "# Mounts are made from outside.\n"),
 ];
 
-/// Builds the template below `directory`, unless it is there already and the host has not changed since.
+/// Builds the template below `directory`, unless it is there already and the host has not changed since. One that is
+/// out of date is moved aside, not removed: it is still the lower layer of sandboxes that outlived their server. See
+/// [`remove_outdated`].
 ///
 /// # Errors
 /// When the host has no merged `/usr`, or its disk refuses a file.
@@ -113,7 +118,7 @@ pub fn build_skeleton(directory: &Path) -> io::Result<HostTemplate> {
         fs::create_dir_all(&fresh)?;
         build(&fresh)?;
         fs::write(fresh.join("fingerprint"), &fingerprint)?;
-        remove(directory)?;
+        set_aside(directory)?;
         fs::rename(&fresh, directory)?;
     }
     let mut usr_layers = vec![PathBuf::from("/usr")];
@@ -124,6 +129,34 @@ pub fn build_skeleton(directory: &Path) -> io::Result<HostTemplate> {
     let exposed =
         std::iter::once("/usr".to_owned()).chain(copied.map(|path| format!("/{path} (copied)"))).collect();
     Ok(HostTemplate { root_layer: directory.join("root"), usr_layers, exposed })
+}
+
+/// Removes the templates that [`build_skeleton`] moved aside. Only for when no sandbox runs that was started before.
+///
+/// # Errors
+/// When the host's disk refuses.
+pub fn remove_outdated(directory: &Path) -> io::Result<()> {
+    outdated(directory)?.iter().try_for_each(|aside| remove(aside))
+}
+
+fn set_aside(directory: &Path) -> io::Result<()> {
+    let taken = outdated(directory)?;
+    let mut free = (0..).map(|number| directory.with_extension(format!("{OUTDATED}{number}")));
+    let aside = free.find(|path| !taken.contains(path)).expect("numbers do not run out");
+    match fs::rename(directory, aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn outdated(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let beside = fs::read_dir(directory.parent().unwrap_or(Path::new("/")))?;
+    let paths: io::Result<Vec<PathBuf>> = beside.map(|entry| Ok(entry?.path())).collect();
+    let is_outdated = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        path.file_stem() == directory.file_name() && extension.is_some_and(|text| text.starts_with(OUTDATED))
+    };
+    Ok(paths?.into_iter().filter(is_outdated).collect())
 }
 
 fn remove(directory: &Path) -> io::Result<()> {
@@ -216,7 +249,23 @@ mod tests {
         assert!(template.exposed.contains(&"/usr".to_owned()));
         let again = build_skeleton(&directory).expect("still");
         assert_eq!(fs::metadata(&again.root_layer).expect("there").modified().expect("a time"), built);
-        fs::write(directory.join("fingerprint"), "older").expect("write");
-        assert!(build_skeleton(&directory).expect("rebuilt").root_layer.join("etc/passwd").exists());
+    }
+
+    #[test]
+    fn a_template_in_use_outlives_its_successor() {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = place.path().join("host");
+        let layer = build_skeleton(&directory).expect("a merged /usr").root_layer;
+        let lower = fs::File::open(&layer).expect("held as a running sandbox holds it");
+        for _ in 0..2 {
+            fs::write(directory.join("fingerprint"), "older").expect("write");
+            assert!(build_skeleton(&directory).expect("rebuilt").root_layer.join("etc/passwd").exists());
+        }
+        let held = format!("/proc/self/fd/{}/etc/passwd", std::os::fd::AsRawFd::as_raw_fd(&lower));
+        assert!(fs::exists(&held).expect("can be looked at"), "the layer is whole");
+        assert_eq!(fs::read_dir(place.path()).expect("there").count(), 3);
+        remove_outdated(&directory).expect("removed");
+        assert_eq!(fs::read_dir(place.path()).expect("there").count(), 1);
+        assert!(layer.join("etc/passwd").exists());
     }
 }

@@ -1,13 +1,23 @@
 //! What a sandbox sees of the machine: its own limits instead of the host's.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
-/// Writes `meminfo`, `cpuinfo` and a small `sys/` tree into `directory` (which must not exist), to be shown over
-/// `/proc/meminfo`, `/proc/cpuinfo` and `/sys`. They state limits and do not move: `MemFree` is all of the limit.
+/// Writes `meminfo`, `cpuinfo` and a small `sys/` tree into `directory`, to be shown over `/proc/meminfo`,
+/// `/proc/cpuinfo` and `/sys`. They state limits and do not move: `MemFree` is all of the limit. Leaves a view that is
+/// there already as it is; starts that need the same one at the same time may all call this.
 ///
 /// # Errors
 /// When the host's disk refuses a file.
 pub fn build_view(directory: &Path, memory_mib: u64, cpus: u32) -> io::Result<()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _only = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if directory.exists() {
+        return Ok(());
+    }
     let fresh = directory.with_extension("new");
     if let Err(error) = fs::remove_dir_all(&fresh)
         && error.kind() != io::ErrorKind::NotFound
@@ -18,11 +28,7 @@ pub fn build_view(directory: &Path, memory_mib: u64, cpus: u32) -> io::Result<()
     fs::write(fresh.join("meminfo"), meminfo(memory_mib * 1024))?;
     fs::write(fresh.join("cpuinfo"), cpuinfo(&fs::read_to_string("/proc/cpuinfo")?, cpus))?;
     build_sys(&fresh.join("sys"), cpus)?;
-    match fs::rename(&fresh, directory) {
-        // Another start made the same view meanwhile.
-        Err(_) if directory.exists() => fs::remove_dir_all(&fresh),
-        done => done,
-    }
+    fs::rename(&fresh, directory)
 }
 
 fn meminfo(kib: u64) -> String {
@@ -99,8 +105,19 @@ mod tests {
                 .starts_with("MemTotal:         262144 kB\n")
         );
         assert_eq!(fs::read_to_string(view.join("sys/devices/system/cpu/online")).expect("there"), "0-1\n");
-        build_view(&view, 256, 2).expect("made by another start meanwhile");
-        assert!(!view.with_extension("new").exists());
+        build_view(&view, 256, 2).expect("there already");
+    }
+
+    #[test]
+    fn many_starts_may_need_the_same_view_at_once() {
+        let place = tempfile::tempdir().expect("a directory");
+        fs::create_dir(place.path().join("512-1.new")).expect("left by a crash");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| build_view(&place.path().join("512-1"), 512, 1).expect("built"));
+            }
+        });
+        assert_eq!(fs::read_dir(place.path()).expect("there").count(), 1);
     }
 
     #[test]
