@@ -1,4 +1,4 @@
-//! The directory of one `isopod run`: made fresh, removed at the end.
+//! The directory of one `isopod run`: made fresh, removed at the end. What a killed run left is removed by the next.
 
 use crate::{
     failure::{Failure, Outcome},
@@ -9,10 +9,18 @@ use isopod_model::Entropy;
 use std::{
     os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Where it is made unless `TMPDIR` says otherwise: on a disk, since sandboxes may write much.
 const DEFAULT_PARENT: &str = "/var/tmp";
+
+/// How all such directories' names begin; 16 hexadecimal digits follow.
+const PREFIX: &str = "isopod-run-";
+/// The locks that a node and its launcher hold while they live.
+const LOCKS: [&str; 2] = ["server.lock", "launcher.lock"];
+/// A lock this old that nobody holds is not one that is just being taken.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// A directory that is removed when this is dropped, unless something is still mounted below it.
 #[derive(Debug)]
@@ -27,7 +35,8 @@ impl ScratchDir {
     /// When it cannot be made.
     pub(crate) fn create(entropy: &dyn Entropy) -> Outcome<Self> {
         let parent = process_environment("TMPDIR").unwrap_or_else(|| DEFAULT_PARENT.to_owned());
-        let path = Path::new(&parent).join(format!("isopod-run-{:016x}", entropy.bits()));
+        remove_abandoned(Path::new(&parent));
+        let path = Path::new(&parent).join(format!("{PREFIX}{:016x}", entropy.bits()));
         // Not recursive: a directory that is there already is somebody else's.
         std::fs::DirBuilder::new()
             .mode(0o700)
@@ -53,6 +62,34 @@ impl Drop for ScratchDir {
             output::note(format_args!("{} stays behind: {reason}", self.path.display()));
         }
     }
+}
+
+/// Removes what runs left that were killed.
+fn remove_abandoned(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours =
+            entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)).is_some_and(|digits| {
+                digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            });
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_abandoned(&entry.path()) {
+            // What cannot be removed now is tried again by the next run.
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
+/// Whether a node once had this directory and neither it nor its launcher lives.
+fn is_abandoned(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let own =
+        std::fs::symlink_metadata(path).is_ok_and(|facts| facts.uid() == rustix::process::geteuid().as_raw());
+    own && LOCKS.iter().all(|name| {
+        std::fs::File::open(path.join(name)).is_ok_and(|lock| {
+            let age =
+                lock.metadata().and_then(|facts| facts.modified()).ok().and_then(|time| time.elapsed().ok());
+            age.is_some_and(|age| age > ABANDONED_AFTER) && lock.try_lock().is_ok()
+        })
+    })
 }
 
 fn remove(path: &Path) -> Result<(), String> {

@@ -44,8 +44,18 @@ pub(crate) struct Problem {
 impl Problem {
     /// Reads the body of an answer with an error status; what is no problem document is quoted, shortened.
     pub(crate) fn read(status: u16, body: &[u8]) -> Self {
-        let mut problem: Self = serde_json::from_slice(body).unwrap_or_default();
-        problem.status = status;
+        let problem: Self = serde_json::from_slice(body).unwrap_or_default();
+        Self { status, ..problem }.explained(body)
+    }
+
+    /// Reads a problem document that stands in a stream and brings its status with it.
+    pub(crate) fn in_stream(text: &str) -> Self {
+        let problem: Self = serde_json::from_str(text).unwrap_or_default();
+        problem.explained(text.as_bytes())
+    }
+
+    fn explained(self, body: &[u8]) -> Self {
+        let mut problem = self;
         if problem.detail.is_empty() {
             let text: String = String::from_utf8_lossy(body).trim().chars().take(200).collect();
             problem.detail = match (problem.title.as_str(), text.as_str()) {

@@ -44,7 +44,7 @@ struct EventList {
 /// Shows events, oldest first.
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let client = Client::from_environment()?;
-    let mut reader = Reader { client, arguments };
+    let mut reader = Reader { client, arguments, saw_end: false };
     if !reader.arguments.follow {
         return reader.pages().await.map(|()| 0);
     }
@@ -58,6 +58,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
 struct Reader {
     client: Client,
     arguments: Arguments,
+    saw_end: bool,
 }
 
 impl Reader {
@@ -83,7 +84,10 @@ impl Reader {
         let mut connected = false;
         loop {
             let error = match self.stream(&mut patience, &mut connected).await? {
-                Ok(()) if self.has_ended().await => return Ok(()),
+                Err(CallError::Problem(problem)) if connected && problem.status == 410 => {
+                    return self.show_end().await;
+                }
+                Ok(()) if self.has_ended().await => return self.show_end().await,
                 Ok(()) => CallError::Broken("the stream ended before the sandbox".into()),
                 Err(error) => error,
             };
@@ -91,6 +95,21 @@ impl Reader {
             if hopeless || !error.is_transient() || !patience.wait().await {
                 return Err(error.into());
             }
+        }
+    }
+
+    /// Shows how the sandbox ended: its own log went with it, what the platform keeps has it.
+    async fn show_end(&mut self) -> Outcome<()> {
+        let url = self.client.sandbox_url(&self.arguments.sandbox, &["events"]);
+        let kept: EventList = match self.client.json(self.client.request(Method::GET, url)).await {
+            Ok(kept) => kept,
+            // A name is free again once its sandbox has ended.
+            Err(CallError::Problem(problem)) if problem.status == 404 => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match kept.items.last() {
+            Some(last) if last.kind == "sandbox.ended" && !self.saw_end => self.show(last),
+            _ => Ok(()),
         }
     }
 
@@ -130,7 +149,7 @@ impl Reader {
             };
             for SseEvent { event, data, .. } in events {
                 if event == "error" {
-                    return Ok(Err(Problem::read(500, data.as_bytes()).into()));
+                    return Ok(Err(Problem::in_stream(&data).into()));
                 }
                 match serde_json::from_str::<Event>(&data) {
                     Ok(event) => self.show(&event)?,
@@ -143,6 +162,7 @@ impl Reader {
 
     fn show(&mut self, event: &Event) -> Outcome<()> {
         self.arguments.after = event.seq;
+        self.saw_end |= event.kind == "sandbox.ended";
         if self.arguments.json {
             return output::json_line(event);
         }
