@@ -60,11 +60,12 @@ pub struct StartSpec {
 /// From the server to the launcher.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToLauncher {
-    /// The first frame. Answer: [`FromLauncher::Hello`], then the inventory up to [`FromLauncher::InventoryEnd`].
+    /// The first frame. Descriptors: the server's directory in each hierarchy of control groups, with `ephemeral` only.
+    /// Answer: [`FromLauncher::Hello`], then the inventory up to [`FromLauncher::InventoryEnd`].
     Hello {
         /// [`VERSION`] of the server.
         version: u32,
-        /// End every sandbox when the server goes away.
+        /// End every sandbox when the server goes away, and remove its control groups.
         ephemeral: bool,
     },
     /// Mounts the volume. Descriptors: the detached mount. Answer: [`FromLauncher::Volume`].

@@ -41,6 +41,8 @@ struct Launcher {
     listener: OwnedFd,
     server: Option<OwnedFd>,
     ephemeral: bool,
+    /// Control groups to remove when an ephemeral server goes away.
+    groups: Vec<OwnedFd>,
     prepared: BTreeMap<u32, slot::Prepared>,
     sandboxes: BTreeMap<String, Sandbox>,
 }
@@ -81,6 +83,7 @@ fn start(data: PathBuf, agent: OwnedFd) -> Result<Launcher, (&'static str, io::E
         listener,
         server: None,
         ephemeral: false,
+        groups: Vec::new(),
         prepared: BTreeMap::new(),
         sandboxes: BTreeMap::new(),
     })
@@ -132,10 +135,13 @@ impl Launcher {
         self.server = None;
         self.prepared.clear();
         if self.ephemeral {
-            for sandbox in self.sandboxes.values() {
+            for sandbox in self.sandboxes.values().filter(|sandbox| sandbox.died.is_none()) {
                 sandbox.kill();
+                // SAFETY: waits for a child of ours, which is dying with all its processes; no status is asked for.
+                unsafe { libc::waitpid(sandbox.pid, std::ptr::null_mut(), 0) };
             }
             self.sandboxes.clear();
+            world::remove_groups(&self.groups);
             self.world.clean();
             exit(0);
         }
@@ -145,6 +151,7 @@ impl Launcher {
         match frame {
             ToLauncher::Hello { version: _, ephemeral } => {
                 self.ephemeral = ephemeral;
+                self.groups = fds;
                 self.inventory();
             }
             ToLauncher::AttachVolume => match fds.pop().map(|mount| self.world.attach_volume(&mount)) {

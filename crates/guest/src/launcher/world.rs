@@ -160,6 +160,36 @@ pub(crate) fn become_daemon() -> io::Result<()> {
     Ok(())
 }
 
+/// Removes control groups, each with those directly below it. They are reached by their descriptors, because this
+/// process has let go of the mounts that show them.
+pub(crate) fn remove_groups(groups: &[OwnedFd]) {
+    for group in groups {
+        let shown = PathBuf::from(format!("/proc/self/fd/{}", group.as_raw_fd()));
+        let below = fs::read_dir(&shown).into_iter().flatten().flatten();
+        let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let own_name = fs::read_link(&shown)
+            .ok()
+            .and_then(|path| path.file_name().map(|name| Path::new("..").join(name)));
+        for name in below.map(|entry| PathBuf::from(entry.file_name())).chain(own_name) {
+            // A process leaves its group a moment after its parent has seen it die: tries for a second.
+            for _ in 0..200 {
+                match remove_directory(group.as_fd(), &name) {
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+fn remove_directory(at: BorrowedFd<'_>, name: &Path) -> io::Result<i64> {
+    let name = sys::c_path(name)?;
+    // SAFETY: `name` is NUL-terminated.
+    sys::check(unsafe { libc::unlinkat(at.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) })
+}
+
 fn child_signals() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before use; signalfd returns a descriptor that is ours.
     unsafe {

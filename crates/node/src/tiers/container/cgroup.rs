@@ -183,6 +183,14 @@ impl Cgroups {
         names
     }
 
+    /// Our directory in each hierarchy.
+    ///
+    /// # Errors
+    /// The file operation's.
+    pub fn directories(&self) -> io::Result<Vec<OwnedFd>> {
+        self.hierarchies.iter().map(|ours| File::open(&ours.directory).map(OwnedFd::from)).collect()
+    }
+
     /// Removes our directories; those that still hold groups stay.
     pub fn close(&self) {
         for ours in &self.hierarchies {

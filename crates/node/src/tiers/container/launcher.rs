@@ -83,14 +83,15 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Connects to the launcher of a data directory, starting one if none is there, and takes its inventory.
+    /// Connects to the launcher of a data directory, starting one if none is there, and takes its inventory. With
+    /// `ephemeral` control groups it ends everything when this connection does, and removes those groups.
     ///
     /// # Errors
     /// When none can be started or it speaks other frames.
     pub async fn connect(
         data: &Path,
         programs: GuestPrograms,
-        ephemeral: bool,
+        ephemeral: Option<Vec<OwnedFd>>,
     ) -> Result<(Arc<Self>, Inventory, mpsc::UnboundedReceiver<Notice>)> {
         let path = data.join("launcher.sock");
         let socket = match connect(&path) {
@@ -102,10 +103,9 @@ impl Launcher {
             }
         };
         let packets = Packets::new(socket).map_err(Error::internal)?;
-        packets
-            .send(&ToLauncher::Hello { version: VERSION, ephemeral }, &[])
-            .await
-            .map_err(Error::internal)?;
+        let hello = ToLauncher::Hello { version: VERSION, ephemeral: ephemeral.is_some() };
+        let groups: Vec<BorrowedFd<'_>> = ephemeral.iter().flatten().map(AsFd::as_fd).collect();
+        packets.send(&hello, &groups).await.map_err(Error::internal)?;
         let mut buffer = socket::buffer();
         let inventory = take_inventory(&packets, &mut buffer).await?;
         let (notices, heard) = mpsc::unbounded_channel();

@@ -68,8 +68,9 @@ impl ContainerTier {
     pub async fn open(settings: &NodeSettings, taken: BTreeSet<u32>) -> Result<Opened> {
         let data = &settings.data_dir;
         let cgroups = Arc::new(cgroup::Cgroups::open(&key(data))?);
-        let (launcher, mut inventory, notices) =
-            Launcher::connect(data, settings.guest, settings.ephemeral).await?;
+        let groups =
+            settings.ephemeral.then(|| cgroups.directories()).transpose().map_err(Error::internal)?;
+        let (launcher, mut inventory, notices) = Launcher::connect(data, settings.guest, groups).await?;
         let root = match inventory.volume.take() {
             Some(root) => root,
             None => mount_volume(&launcher, settings).await?,
