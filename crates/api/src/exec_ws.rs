@@ -3,7 +3,7 @@
 use crate::{
     ApiState,
     exec::idempotency_key,
-    execs::{Signal, StdinEncoding, check_offsets, decode_input},
+    execs::{Signal, StdinEncoding, decode_input},
     extract::{Inside, from_value, parse_exec_id, parse_json},
     output::{Chunk, Piece, Pieces, Skip},
     problem::{Answer, Problem, ProblemDocument},
@@ -153,8 +153,6 @@ impl Session {
             Some(Some("attach")) => {
                 let attach: Attach = from_value(Value::Object(members))?;
                 let id = parse_exec_id(&attach.exec_id)?;
-                let exec = self.data.exec_get(&id).await?;
-                check_offsets(&exec, attach.stdout_offset, attach.stderr_offset)?;
                 (id, attach.stdout_offset, attach.stderr_offset)
             }
             Some(_) => return Err(Problem::invalid("type", "must be start or attach in the first message")),

@@ -17,7 +17,6 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, StatusCode};
 use isopod_model::{
-    Error,
     exec::{Exec, ExecState},
     page::Page,
 };
@@ -110,12 +109,10 @@ pub(crate) async fn read_exec_output(
     let stdout = params.number("stdout_offset")?.unwrap_or(0);
     let stderr = params.number("stderr_offset")?.unwrap_or(0);
     if params.flag("follow")? || wants_events(&headers) {
-        check_offsets(&data.exec_get(&exec).await?, stdout, stderr)?;
         let events = data.exec_follow(&exec, stdout, stderr).await?;
         return Ok(exec_stream::respond(events, state.settings.keep_alive, request_id));
     }
     let slice = data.exec_output(&exec, stdout, stderr).await?;
-    check_offsets(&slice.exec, stdout, stderr)?;
     let ended = slice.exec.state == ExecState::Ended;
     let out = Part::new(&slice.stdout, slice.stdout_start, ended.then_some(slice.exec.stdout_bytes));
     let err = Part::new(&slice.stderr, slice.stderr_start, ended.then_some(slice.exec.stderr_bytes));
@@ -131,16 +128,6 @@ pub(crate) async fn read_exec_output(
         state: slice.exec.state,
     })
     .into_response())
-}
-
-/// Refuses offsets that lie behind the output.
-pub(crate) fn check_offsets(exec: &Exec, stdout: u64, stderr: u64) -> Answer<()> {
-    for (offset, size_bytes) in [(stdout, exec.stdout_bytes), (stderr, exec.stderr_bytes)] {
-        if offset > size_bytes {
-            return Err(Error::RangeNotSatisfiable { size_bytes }.into());
-        }
-    }
-    Ok(())
 }
 
 struct Part {

@@ -289,6 +289,8 @@ pub trait Node: Send + Sync {
     /// Waits for the end and gives the buffered result (first 4 MiB of each stream).
     async fn exec_result(&self, id: &SandboxId, exec: &ExecId) -> Result<ExecResult>;
     /// What the journal holds from the two offsets on, at most 4 MiB of each stream, without waiting.
+    /// [`Error::RangeNotSatisfiable`] for an offset behind what was written, what children wrote after the exec's end
+    /// included; likewise in [`Node::exec_follow`].
     async fn exec_output(
         &self,
         id: &SandboxId,

@@ -33,6 +33,11 @@ impl Journals {
         }
     }
 
+    /// Bytes that a stream without a writer has had as far as its files tell.
+    fn total(&self, stream: OutputStream) -> Result<u64> {
+        self.of(stream).total().map_err(Error::internal)
+    }
+
     /// Bytes from `offset` on, and where they really begin.
     fn read(&self, stream: OutputStream, offset: u64, most: usize, total: u64) -> Result<(u64, Bytes)> {
         if offset >= total {
@@ -43,16 +48,41 @@ impl Journals {
     }
 }
 
-/// What there is now, for an exec that ended or runs.
-async fn present(sandbox: &Sandbox, id: &ExecId) -> Result<(Exec, u64, u64)> {
-    let record = sandbox.exec_record(id).await?;
-    let (mut stdout, mut stderr) = (record.stdout_bytes, record.stderr_bytes);
-    if let Some((_, exec)) = sandbox.live_exec(id) {
-        // Children may have written since the end was recorded.
-        let progress = exec.progress().borrow().clone();
-        (stdout, stderr) = (stdout.max(progress.stdout), stderr.max(progress.stderr));
+/// What there is now, for an exec that ended or runs, and what comes. The record counts what children have written
+/// since its end too. Refuses offsets that lie behind that.
+async fn present(
+    sandbox: &Sandbox,
+    id: &ExecId,
+    offsets: [u64; 2],
+) -> Result<(Exec, Journals, watch::Receiver<Progress>)> {
+    // Looked for first: an exec that ends meanwhile still tells whoever holds it.
+    let live = sandbox.live_exec(id);
+    let mut record = sandbox.exec_record(id).await?;
+    let live = live.or_else(|| sandbox.live_exec(id));
+    let journals = Journals::open(&sandbox.place.journals, id);
+    let (stdout, stderr) = match &live {
+        Some((_, exec)) => {
+            let progress = exec.progress();
+            let progress = progress.borrow();
+            (progress.stdout, progress.stderr)
+        }
+        None => (journals.total(OutputStream::Stdout)?, journals.total(OutputStream::Stderr)?),
+    };
+    record.stdout_bytes = record.stdout_bytes.max(stdout);
+    record.stderr_bytes = record.stderr_bytes.max(stderr);
+    for (offset, size_bytes) in offsets.into_iter().zip([record.stdout_bytes, record.stderr_bytes]) {
+        if offset > size_bytes {
+            return Err(Error::RangeNotSatisfiable { size_bytes });
+        }
     }
-    Ok((record, stdout, stderr))
+    let progress = live.map_or_else(
+        || {
+            let ended = (record.state == ExecState::Ended).then(|| Arc::new(record.clone()));
+            watch::channel(Progress { stdout: record.stdout_bytes, stderr: record.stderr_bytes, ended }).1
+        },
+        |(_, exec)| exec.progress(),
+    );
+    Ok((record, journals, progress))
 }
 
 /// Waits for the end and gives the beginning of both streams.
@@ -80,15 +110,11 @@ pub(crate) async fn result(sandbox: &Sandbox, id: &ExecId) -> Result<ExecResult>
 
 /// What the journals hold from two offsets on.
 pub(crate) async fn slice(sandbox: &Sandbox, id: &ExecId, stdout: u64, stderr: u64) -> Result<OutputSlice> {
-    let (exec, stdout_total, stderr_total) = present(sandbox, id).await?;
-    for (offset, total) in [(stdout, stdout_total), (stderr, stderr_total)] {
-        if offset > total {
-            return Err(Error::RangeNotSatisfiable { size_bytes: total });
-        }
-    }
-    let journals = Journals::open(&sandbox.place.journals, id);
-    let (stdout_start, stdout) = journals.read(OutputStream::Stdout, stdout, RESULT_LIMIT, stdout_total)?;
-    let (stderr_start, stderr) = journals.read(OutputStream::Stderr, stderr, RESULT_LIMIT, stderr_total)?;
+    let (exec, journals, _) = present(sandbox, id, [stdout, stderr]).await?;
+    let (stdout_start, stdout) =
+        journals.read(OutputStream::Stdout, stdout, RESULT_LIMIT, exec.stdout_bytes)?;
+    let (stderr_start, stderr) =
+        journals.read(OutputStream::Stderr, stderr, RESULT_LIMIT, exec.stderr_bytes)?;
     Ok(OutputSlice { exec, stdout, stdout_start, stderr, stderr_start })
 }
 
@@ -153,20 +179,7 @@ pub(crate) async fn follow(
     stdout: u64,
     stderr: u64,
 ) -> Result<BoxStream<'static, Result<OutputEvent>>> {
-    let (record, stdout_total, stderr_total) = present(sandbox, id).await?;
-    for (offset, total) in [(stdout, stdout_total), (stderr, stderr_total)] {
-        if offset > total {
-            return Err(Error::RangeNotSatisfiable { size_bytes: total });
-        }
-    }
-    let progress = match sandbox.live_exec(id) {
-        Some((_, exec)) => exec.progress(),
-        None => {
-            let ended = (record.state == ExecState::Ended).then(|| Arc::new(record));
-            watch::channel(Progress { stdout: stdout_total, stderr: stderr_total, ended }).1
-        }
-    };
-    let journals = Journals::open(&sandbox.place.journals, id);
+    let (_, journals, progress) = present(sandbox, id, [stdout, stderr]).await?;
     let follower = Follower { journals, progress, offsets: [stdout, stderr], turn: 1, done: false };
     let events = futures::stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
