@@ -3,7 +3,7 @@
 use crate::{Error, SandboxId};
 
 /// Words that name routes, so no sandbox may be called so.
-const RESERVED: [&str; 2] = ["exec", "files"];
+const RESERVED: [&str; 3] = ["exec", "files", "by-name"];
 
 /// Checks a caller's sandbox name: `[A-Za-z0-9._-]{1,128}`, not reserved, not `.` or `..`, never an id's form.
 ///

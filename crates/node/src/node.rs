@@ -61,6 +61,8 @@ impl LocalNode {
         _entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>> {
         let mut settings = settings;
+        // Templates and views are read by every sandbox, whatever the operator's mask.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         for directory in ["", "sandboxes", "trash", "views"] {
             let path = settings.data_dir.join(directory);
             fs::create_dir_all(&path)

@@ -208,6 +208,16 @@ impl Launcher {
     }
 }
 
+#[cfg(test)]
+impl Launcher {
+    /// A launcher whose other end the test holds; nobody answers there.
+    pub(super) fn without_process() -> (Arc<Self>, OwnedFd) {
+        let (ours, theirs) = socket::pair().expect("socketpair");
+        let packets = Packets::new(ours).expect("on the runtime");
+        (Arc::new(Self { packets, calls: Mutex::default(), next_call: AtomicU64::new(1) }), theirs)
+    }
+}
+
 async fn take_inventory(packets: &Packets, buffer: &mut [u8]) -> Result<Inventory> {
     let mut inventory = Inventory::default();
     let gone = || Error::internal("the launcher left during its inventory");

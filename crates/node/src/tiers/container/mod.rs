@@ -5,6 +5,8 @@
 
 pub mod cgroup;
 pub mod exec;
+#[cfg(test)]
+mod hostile_agent;
 pub mod launcher;
 pub mod network;
 mod packets;
@@ -75,10 +77,15 @@ impl ContainerTier {
             Some(root) => root,
             None => mount_volume(&launcher, settings).await?,
         };
-        let skeleton = data.join("templates");
+        let (skeleton, unused) = (data.join("templates"), inventory.survivors.is_empty());
         let template = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(&skeleton)?;
-            host::build_skeleton(&skeleton.join("host"))
+            let directory = skeleton.join("host");
+            let template = host::build_skeleton(&directory)?;
+            if unused {
+                host::remove_outdated(&directory)?;
+            }
+            Ok::<_, std::io::Error>(template)
         })
         .await
         .map_err(Error::internal)?
