@@ -9,6 +9,7 @@ use std::{fs::File, io::Read};
 pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place where the system is asked")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

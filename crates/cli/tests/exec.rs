@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CuttingProxy, TestServer, feed, finish, isopod, signal};
+use common::{TestServer, cutting_proxy::CuttingProxy, feed, finish, isopod, signal};
 use rustix::process::Signal;
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,8 +1,8 @@
 //! `isopod ls`: which sandboxes there are.
 
-use crate::{arguments, client::Client, failure::Outcome, output};
+use crate::{arguments, client::Client, failure::Outcome, output, system::SystemClock};
 use clap::Args;
-use isopod_model::sandbox::Sandbox;
+use isopod_model::{Clock, Timestamp, sandbox::Sandbox};
 
 /// Arguments of `isopod ls`.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         let ids: String = sandboxes.iter().map(|sandbox| format!("{}\n", sandbox.id)).collect();
         output::bytes(ids.as_bytes())?;
     } else {
-        let now = jiff::Timestamp::now();
+        let now = SystemClock.now();
         output::table(
             &["ID", "NAME", "STATE", "TIER", "TEMPLATE", "TYPE", "AGE", "LABELS"],
             sandboxes.iter().map(|sandbox| row(sandbox, now)),
@@ -42,7 +42,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     Ok(0)
 }
 
-fn row(sandbox: &Sandbox, now: jiff::Timestamp) -> Vec<String> {
+fn row(sandbox: &Sandbox, now: Timestamp) -> Vec<String> {
     let labels: Vec<String> = sandbox.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let instance_type = serde_json::to_value(sandbox.instance_type).ok();
     vec![

@@ -2,9 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-mod cutting_proxy;
-
-pub(crate) use cutting_proxy::CuttingProxy;
+pub(crate) mod cutting_proxy;
 
 use isopod_api::{ApiSettings, ApiState};
 use isopod_control::{Caller, Control, ControlSettings};
