@@ -47,3 +47,13 @@ pub struct NodeSettings {
     /// The guest programs.
     pub guest: GuestPrograms,
 }
+
+/// What a failed step on the host means for the caller: a full disk passes, the rest is a fault.
+fn host_fault(step: &str, error: &std::io::Error) -> isopod_model::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            isopod_model::Error::NoCapacity { reason: "the node's disk is full".into(), retry_after_s: 30 }
+        }
+        _ => isopod_model::Error::internal(format!("{step}: {error}")),
+    }
+}

@@ -77,7 +77,9 @@ impl Sandbox {
             fs::write(path.join(RECORD), text)?;
             fs::create_dir(path.join("execs"))
         });
-        made.await.map_err(Error::internal)?.map_err(Error::internal)?;
+        made.await
+            .map_err(Error::internal)?
+            .map_err(|error| crate::host_fault("sandbox directory", &error))?;
         Self::at(directory, record, clock).await
     }
 

@@ -100,6 +100,7 @@ fn become_command(order: &Order<'_>, prepared: &Prepared, fds: &[OwnedFd]) -> (&
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::setsid();
+        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
         // Orphans of this command come to it while it lives, so that its whole tree can be found and killed.
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);

@@ -15,6 +15,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+/// Scheduling priority of agents; what they start goes back to 0.
+const AGENT_PRIORITY: i32 = -10;
+
 /// A failed step and why.
 pub(crate) type Failure = (&'static str, io::Error);
 
@@ -147,6 +150,9 @@ pub(crate) fn start(
         Forked::Child => child::run(world, spec, &prepared, tasks, inside.as_fd()),
         Forked::Parent { pid, pidfd } => {
             map_users(pid, spec.uid_base).map_err(at("uid map"))?;
+            // A busy guest must not starve the one who is to kill it.
+            // SAFETY: takes no pointers.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, pid.cast_unsigned(), AGENT_PRIORITY) };
             socket::send(agent.as_fd(), &[1], &[], true).map_err(at("agent socket"))?;
             Ok(Up { pid, agent, pidfd, root: prepared.root })
         }

@@ -1,3 +1,7 @@
+//! Tests of what is kept and what goes.
+
+#![expect(clippy::disallowed_methods, reason = "files have the times of the system's clock")]
+
 use super::*;
 use crate::journal::{remove, sweep, usage};
 use std::{

@@ -5,6 +5,7 @@
 //! nothing outside of it is ever touched.
 
 use isopod_model::{Error, Result, limits::Limits};
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
@@ -13,7 +14,7 @@ use std::{
 };
 
 /// One mounted hierarchy that we use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Hierarchy {
     /// Our directory in it: `<mount>/<own group>/isopod-<data directory>`.
     directory: PathBuf,
@@ -104,11 +105,29 @@ pub fn detect() -> io::Result<Vec<Found>> {
 }
 
 impl Cgroups {
-    /// Finds the hierarchies and makes our directory (named by `key`) in each.
+    /// Finds the hierarchies and makes our directory (named by `key`) in each. `memo` is a file that remembers where they
+    /// are: a server that is started from another session finds the groups of containers that outlived the last one.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when memory, cpu or pids cannot be limited here.
-    pub fn open(key: &str) -> Result<Self> {
+    pub fn open(key: &str, memo: Option<&Path>) -> Result<Self> {
+        let remembered = memo.and_then(|memo| fs::read(memo).ok());
+        if let Some(hierarchies) =
+            remembered.and_then(|text| serde_json::from_slice::<Vec<Hierarchy>>(&text).ok())
+            && !hierarchies.is_empty()
+            && hierarchies.iter().all(|ours| ours.directory.is_dir())
+        {
+            return Ok(Self { hierarchies });
+        }
+        let made = Self::make(key)?;
+        if let Some(memo) = memo {
+            let text = serde_json::to_vec(&made.hierarchies).map_err(Error::internal)?;
+            fs::write(memo, text).map_err(Error::internal)?;
+        }
+        Ok(made)
+    }
+
+    fn make(key: &str) -> Result<Self> {
         let refuse = |reason: String| Error::Unavailable { reason: format!("control groups: {reason}") };
         let mut hierarchies = Vec::new();
         let mut missing: Vec<&str> = WANTED.to_vec();
@@ -379,7 +398,7 @@ mod tests {
 
     #[test]
     fn groups_are_made_limited_and_removed() {
-        let ours = Cgroups::open("test-groups").expect("as root on a host with control groups");
+        let ours = Cgroups::open("test-groups", None).expect("as root on a host with control groups");
         let group = ours.create("s1").expect("create");
         group.limit(&InstanceType::Lite.limits()).expect("limit");
         let limit = group.read("memory", "memory.limit_in_bytes", "memory.max").expect("read back");

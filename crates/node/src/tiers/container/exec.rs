@@ -45,6 +45,8 @@ pub enum Exit {
 pub struct RunningExec {
     /// The record it started with.
     pub record: Exec,
+    /// Whether it was started by an earlier server.
+    pub resumed: bool,
     pub(super) progress: watch::Sender<Progress>,
     exit: Mutex<Option<oneshot::Sender<Exit>>>,
     failure: Mutex<Option<(String, i32)>>,
@@ -78,6 +80,7 @@ impl RunningExec {
         let stdin = pipes.stdin.map(|fd| packets::watch(fd, Interest::WRITABLE)).transpose()?;
         let exec = Arc::new(Self {
             record,
+            resumed,
             progress: watch::Sender::new(Progress::default()),
             exit: Mutex::new(Some(exit)),
             failure: Mutex::default(),

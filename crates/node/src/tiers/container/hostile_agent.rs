@@ -1,5 +1,7 @@
 //! Tests: an agent that was taken over says anything it likes. The host stays well and its container is ended.
 
+#![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
+
 use super::{
     cgroup::Cgroups,
     launcher::{Descriptors, Launcher},
@@ -44,7 +46,7 @@ async fn stage(key: &str) -> Stage {
     let pid = i32::try_from(process.id()).expect("a pid");
     let (launcher, other_end) = Launcher::without_process();
     let (ours, agent) = socket::pair().expect("socketpair");
-    let groups = Cgroups::open(key).expect("control groups, as root");
+    let groups = Cgroups::open(key, None).expect("control groups, as root");
     let around = Surroundings {
         id,
         slot: 0,
@@ -69,7 +71,7 @@ async fn stage(key: &str) -> Stage {
 
 impl Stage {
     /// The host kills the container's first process, and says that the agent broke the protocol.
-    async fn is_ended(mut self) {
+    async fn must_end(mut self) {
         let dead =
             tokio::task::spawn_blocking(move || self.process.wait().map(|status| (self.shell, status)));
         let (shell, status) = tokio::time::timeout(Duration::from_secs(20), dead)
@@ -93,7 +95,7 @@ async fn garbage_ends_the_container() {
     {
         let stage = stage(&format!("test-garbage-{index}")).await;
         socket::send(stage.agent.as_fd(), message, &[], true).expect("send");
-        stage.is_ended().await;
+        stage.must_end().await;
     }
 }
 
@@ -102,7 +104,7 @@ async fn an_oversized_frame_ends_the_container() {
     let stage = stage("test-oversized").await;
     let long = vec![0; isopod_guest::frames::MAX_FRAME + 1];
     socket::send(stage.agent.as_fd(), &long, &[], true).expect("the socket takes it");
-    stage.is_ended().await;
+    stage.must_end().await;
 }
 
 #[tokio::test]

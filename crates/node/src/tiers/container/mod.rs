@@ -32,12 +32,8 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 use tokio::sync::mpsc;
-
-/// How long an earlier mount of the volume may take to go after its launcher died.
-const UNMOUNT_LIMIT: Duration = Duration::from_secs(15);
 
 /// The tier on this machine, with one launcher.
 #[derive(Debug)]
@@ -69,7 +65,7 @@ impl ContainerTier {
     /// When this host lacks something; the reason says what would help.
     pub async fn open(settings: &NodeSettings, taken: BTreeSet<u32>) -> Result<Opened> {
         let data = &settings.data_dir;
-        let cgroups = Arc::new(cgroup::Cgroups::open(&key(data))?);
+        let cgroups = Arc::new(cgroup::Cgroups::open(&key(data), Some(&data.join("cgroups")))?);
         let groups =
             settings.ephemeral.then(|| cgroups.directories()).transpose().map_err(Error::internal)?;
         let (launcher, mut inventory, notices) = Launcher::connect(data, settings.guest, groups).await?;
@@ -234,11 +230,6 @@ fn host_cpus() -> Vec<u32> {
 async fn mount_volume(launcher: &Launcher, settings: &NodeSettings) -> Result<std::os::fd::OwnedFd> {
     let (image, disk_mib) = (settings.data_dir.join("volume.img"), settings.disk_mib);
     let mount = tokio::task::spawn_blocking(move || {
-        // After a launcher's death its mount goes as soon as the last process inside is gone.
-        let deadline = std::time::Instant::now() + UNMOUNT_LIMIT;
-        while is_attached(&image) && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
         let size = volume::image_size(&image, disk_mib.map(|mib| mib << 20))?;
         volume::mount(&image, size)
     });
@@ -246,12 +237,4 @@ async fn mount_volume(launcher: &Launcher, settings: &NodeSettings) -> Result<st
     let mount = mount
         .map_err(|error| Error::Unavailable { reason: format!("the volume cannot be mounted: {error}") })?;
     launcher.attach_volume(mount.as_fd()).await
-}
-
-/// Whether a loop device still shows this image.
-fn is_attached(image: &Path) -> bool {
-    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    devices
-        .filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok())
-        .any(|backing| Path::new(backing.trim_end()) == image)
 }

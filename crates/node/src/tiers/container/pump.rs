@@ -7,7 +7,7 @@ use super::{
 };
 use crate::journal::{JournalWriter, Pumped};
 use isopod_model::{
-    EndReason, ExecId,
+    EndReason, Ending, ExecId,
     exec::{Exec, ExecState, JOURNAL_LIMIT, OutputStream},
 };
 use std::{
@@ -25,7 +25,9 @@ use tokio::{
 /// How many bytes one stream moves before the other has its turn.
 const PUMP_BUDGET: usize = 256 * 1024;
 /// How long an agent may take to report the death of a tree that it was told to kill.
-const KILL_GRACE: Duration = Duration::from_secs(10);
+const KILL_GRACE: Duration = Duration::from_secs(30);
+/// How long to wait before an end that the disk refused is written again.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// One stream: its pipe until the end, and its journal.
 pub(super) struct Channel {
@@ -141,6 +143,9 @@ impl Pump {
                 () = alarm => {
                     if self.exec.blamed() == Some(EndReason::Timeout) {
                         // The agent was told and says nothing: it cannot be trusted to end anything.
+                        let detail = "its agent did not end an exec whose time was up";
+                        let now = self.shell.clock().now();
+                        self.shell.ask_end(Ending::new(EndReason::Killed, now, "server", detail));
                         self.shell.kill();
                         deadline = None;
                     } else {
@@ -178,9 +183,16 @@ impl Pump {
             record.detail =
                 Some(format!("{lost} bytes of output could not be kept: the node's disk refused them"));
         }
-        self.shell.record_end(&record);
         *self.exec.stdin.lock().await = None;
-        self.publish(Some(Arc::new(record)));
+        let recorded = self.shell.record_end(&record);
+        let record = Arc::new(record);
+        self.publish(Some(Arc::clone(&record)));
+        if !recorded {
+            // Callers have their answer; the agent keeps the exit until the disk takes the record, too.
+            while !self.shell.record_end(&record) {
+                tokio::time::sleep(RECORD_AGAIN).await;
+            }
+        }
         self.shell.acknowledge(&self.exec.record.id).await;
     }
 

@@ -193,8 +193,10 @@ impl Shell {
             }
             FromAgent::Exited { exec, status } => self.exited(&exec, status).await,
             FromAgent::Inventory { running, ended } => {
-                let known: Vec<Arc<RunningExec>> = self.execs().values().cloned().collect();
-                for exec in known {
+                // Only of what an earlier server started can it be that the agent never heard.
+                let doubtful: Vec<Arc<RunningExec>> =
+                    self.execs().values().filter(|exec| exec.resumed).cloned().collect();
+                for exec in doubtful {
                     let id = exec.record.id.as_str();
                     if !running.iter().any(|name| name == id) && !ended.iter().any(|(name, _)| name == id) {
                         exec.ended(Exit::Lost(EndReason::Interrupted));
@@ -296,9 +298,14 @@ impl Shell {
         self.oom_seen.swap(now, Ordering::Relaxed) < now
     }
 
-    pub(super) fn record_end(&self, record: &Exec) {
-        if let Err(error) = self.around.log.end(record.clone()) {
-            tracing::error!(sandbox = %self.around.id, exec = %record.id, ?error, "the end of an exec could not be recorded");
+    /// Writes an exec's end into the log; `false` when it could not be written and must be tried again.
+    pub(super) fn record_end(&self, record: &Exec) -> bool {
+        match self.around.log.end(record.clone()) {
+            Ok(_) | Err(Error::ExecEnded { .. }) => true,
+            Err(error) => {
+                tracing::error!(sandbox = %self.around.id, exec = %record.id, ?error, "the end of an exec could not be recorded");
+                false
+            }
         }
     }
 

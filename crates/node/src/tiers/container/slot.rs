@@ -72,7 +72,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await.map_err(Error::internal)?;
-    done.map_err(|error| Error::internal(format!("{step}: {error}")))
+    done.map_err(|error| crate::host_fault(step, &error))
 }
 
 impl Slots {
