@@ -1,0 +1,1 @@
+"""Benchmarks of Isopod beside its peers."""

@@ -1,0 +1,107 @@
+"""Many idle sandboxes: what each costs, and whether the last is as quick as the first."""
+
+import subprocess
+import time
+
+from . import peers
+from .figures import Series, Verdict, percentile, show_series, table
+from .machine import meminfo
+from .worker import Worker
+
+SANDBOX = '{"idle_timeout_s":0}'
+TARGET_MIB = 1.0
+# Time may spread by this much between the first and the last without being called a slowdown.
+SLOWDOWN = 1.25
+KERNEL = ("Slab", "PageTables", "KernelStack", "Percpu", "VmallocUsed")
+
+
+def run(bench):
+    """Verdicts and series."""
+    total, edge = (500, 50) if not bench.quick else (100, 20)
+    rounds = 1 if bench.quick else 2
+    first, last = Series(f"isopod create, 1st to {edge}th"), Series(f"isopod create, last {edge} of {total}")
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(product_round(bench, total, edge, first, last))
+        theirs.append(peer_round(bench, total))
+    show_series([first, last])
+    keys = list(ours[0])
+    rows = [["isopod", *(f"{each[key]:.3f}" for key in keys)] for each in ours]
+    rows += [["bwrap sleep", *(f"{each[key]:.3f}" if key in each else "-" for key in keys)] for each in theirs if each]
+    print(table(rows, ["MiB per idle sandbox", *keys]), flush=True)
+    # Whatever else the machine did meanwhile is in there too: the quieter round is nearer to the truth.
+    best = min(each["MemAvailable"] for each in ours)
+    verdicts = [Verdict(f"memory of an idle sandbox, {total} of them", best, TARGET_MIB, "MiB")]
+    if all(theirs):
+        ratio = best / max(0.001, min(each["MemAvailable"] for each in theirs))
+        verdicts.append(Verdict("memory of an idle sandbox / bwrap sleep", ratio))
+    verdicts.append(Verdict.of(f"create: last {edge} of {total}", last, first, SLOWDOWN))
+    return verdicts, [first, last]
+
+
+def quiet():
+    """Waits until the machine's memory stands still: much is given back late, by the kernel in the background."""
+    before = meminfo()["MemAvailable"]
+    for _ in range(40):
+        time.sleep(0.25)
+        now = meminfo()["MemAvailable"]
+        if abs(now - before) < 512:
+            return
+        before = now
+
+
+def snapshot(processes):
+    """Memory in MiB: what is available to the machine, what the kernel uses, what processes use."""
+    figures = meminfo()
+    # Caches of files are available memory in the kernel's own estimate; what it reserves moves with them.
+    shown = {"MemAvailable": -figures["MemAvailable"]}
+    shown |= {key: figures[key] for key in KERNEL if key in figures}
+    return {key: value / 1024 for key, value in (shown | processes).items()}
+
+
+def difference(before, after, count):
+    return {key: (after[key] - before[key]) / count for key in before}
+
+
+def product_round(bench, total, edge, first, last):
+    with bench.server("density") as server, Worker(bench.client, ["http", server.address]) as http:
+        made = [http.order("create", 1, SANDBOX)[0].split(":")[0] for _ in range(3)]
+        server.settle()
+        quiet()
+        before = snapshot(server.memory())
+        answers = [word.split(":") for word in http.order("create", total, SANDBOX)]
+        server.settle()
+        quiet()
+        after = snapshot(server.memory())
+        times = [int(time) for _, time in answers]
+        first.add(times[:edge])
+        last.add(times[-edge:])
+        for name in made + [name for name, _ in answers]:
+            server.ask("DELETE", f"/v1/sandboxes/{name}")
+        server.settle()
+    keys = {"server_rss": "server", "launcher_rss": "launcher", "sandboxes_pss": "processes"}
+    each = difference(before, after, total)
+    return {keys.get(key, key): value for key, value in each.items() if not key.endswith("r_pss")}
+
+
+def peer_round(bench, total):
+    """The same number of sleeping bubblewraps; none where there is no bubblewrap."""
+    argv = peers.bwrap("/bin/sleep", "3600")
+    if not argv:
+        return None
+    with bench.group("sleepers") as group:
+        quiet()
+        before = snapshot({})
+        command = group.entering(["/bin/sh", "-c", 'for i in $(seq "$0"); do "$@" & done; wait', str(total), *argv])
+        sleepers = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        # Outer process, init inside, and the command itself.
+        while len(group.processes()) < 3 * total and time.monotonic() < deadline:
+            time.sleep(0.1)
+        quiet()
+        after = snapshot({})
+        found = len(group.processes())
+    sleepers.wait()
+    if found < 3 * total:
+        print(f"bench: only {found} processes of {total} bubblewraps came up", flush=True)
+    return difference(before, after, total)
