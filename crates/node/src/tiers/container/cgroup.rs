@@ -1,9 +1,14 @@
 //! Control groups: memory, cpu and pids of one container, on v1, v2 and hybrid hosts.
 //!
 //! Each controller is looked for by itself: in the v2 hierarchy if it is available there, else in its v1 hierarchy.
-//! Groups are made below this process's own group of each hierarchy, in a directory per data directory, so that
-//! nothing outside of it is ever touched.
+//! Groups are made in a directory per data directory: in v1 below this process's own group; in v2 at the top, because
+//! a group that holds processes, as that of a login session or a service does, can have no groups with limits below it.
 
+mod hierarchy;
+
+pub use hierarchy::{Found, detect};
+
+use hierarchy::{BUILT_IN, WANTED, enable_below, make, mounted, own_group};
 use isopod_model::{Error, Result, limits::Limits};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -16,7 +21,7 @@ use std::{
 /// One mounted hierarchy that we use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Hierarchy {
-    /// Our directory in it: `<mount>/<own group>/isopod-<data directory>`.
+    /// Our directory in it: `<mount>/[<own group>/]isopod-<data directory>`.
     directory: PathBuf,
     version: u8,
     controllers: Vec<String>,
@@ -26,82 +31,6 @@ struct Hierarchy {
 #[derive(Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
-}
-
-/// What was found where; for `doctor`.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The controller.
-    pub controller: &'static str,
-    /// 1 or 2; 0 when it is nowhere.
-    pub version: u8,
-}
-
-const WANTED: [&str; 5] = ["memory", "cpu", "pids", "freezer", "cpuacct"];
-/// What v2 offers without a controller of that name.
-const BUILT_IN: [&str; 2] = ["freezer", "cpuacct"];
-
-/// (mount point, version, controllers) of every mounted hierarchy.
-fn mounted() -> io::Result<Vec<(PathBuf, u8, Vec<String>)>> {
-    let mut found = Vec::new();
-    for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
-        let Some((mount, kind)) = line.split_once(" - ") else { continue };
-        let Some(point) = mount.split(' ').nth(4) else { continue };
-        let mut kind = kind.split(' ');
-        match (kind.next(), kind.nth(1)) {
-            (Some("cgroup2"), _) => {
-                let listed =
-                    fs::read_to_string(Path::new(point).join("cgroup.controllers")).unwrap_or_default();
-                found.push((point.into(), 2, listed.split_whitespace().map(str::to_owned).collect()));
-            }
-            (Some("cgroup"), Some(options)) => {
-                let listed = options
-                    .split(',')
-                    .filter(|option| WANTED.contains(option))
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>();
-                if !listed.is_empty() {
-                    found.push((point.into(), 1, listed));
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(found)
-}
-
-/// Our own group in the hierarchy with one of `controllers` (v1) or in v2.
-fn own_group(version: u8, controllers: &[String]) -> String {
-    let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    table
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let ours = if version == 2 {
-                number == "0"
-            } else {
-                names.split(',').any(|name| controllers.iter().any(|c| c == name))
-            };
-            ours.then(|| path.trim_start_matches('/').to_owned())
-        })
-        .unwrap_or_default()
-}
-
-/// Where each controller that we want is.
-///
-/// # Errors
-/// When the mount table cannot be read.
-pub fn detect() -> io::Result<Vec<Found>> {
-    let mounted = mounted()?;
-    let version_of = |controller: &'static str| {
-        let versions = mounted.iter().filter(|(_, version, list)| {
-            list.iter().any(|name| name == controller)
-                || (*version == 2 && BUILT_IN.contains(&controller) && list.iter().any(|name| name == "cpu"))
-        });
-        versions.map(|(_, version, _)| *version).max().unwrap_or(0)
-    };
-    Ok(WANTED.into_iter().map(|controller| Found { controller, version: version_of(controller) }).collect())
 }
 
 impl Cgroups {
@@ -139,7 +68,7 @@ impl Cgroups {
             if controllers.is_empty() {
                 continue;
             }
-            let parent = mount.join(own_group(version, &controllers));
+            let parent = if version == 2 { mount } else { mount.join(own_group(&controllers)) };
             let directory = parent.join(format!("isopod-{key}"));
             if version == 2 {
                 controllers.extend(BUILT_IN.map(str::to_owned));
@@ -215,33 +144,6 @@ impl Cgroups {
         for ours in &self.hierarchies {
             let _ = fs::remove_dir(&ours.directory);
         }
-    }
-}
-
-fn make(directory: &Path) -> io::Result<()> {
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        done => done,
-    }
-}
-
-/// Hands controllers to the children of a v2 group. A group with processes of its own cannot (unless it is the root):
-/// then this process moves into a child of it first, as systemd's `Delegate=yes` allows.
-fn enable_below(group: &Path, controllers: &[String]) -> io::Result<()> {
-    let control = group.join("cgroup.subtree_control");
-    let wanted: Vec<String> = controllers
-        .iter()
-        .filter(|name| !BUILT_IN.contains(&name.as_str()))
-        .map(|name| format!("+{name}"))
-        .collect();
-    match fs::write(&control, wanted.join(" ")) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            let leaf = group.join("isopod-server");
-            make(&leaf)?;
-            fs::write(leaf.join("cgroup.procs"), "0")?;
-            fs::write(&control, wanted.join(" "))
-        }
-        done => done,
     }
 }
 
@@ -382,6 +284,9 @@ impl Cgroup {
     pub fn kill(&self) {
         let _ = self.freeze(false);
         for place in &self.places {
+            if place.version == 2 && fs::write(place.directory.join("cgroup.kill"), "1").is_ok() {
+                continue;
+            }
             for line in fs::read_to_string(place.directory.join("cgroup.procs")).unwrap_or_default().lines() {
                 if let Some(pid) = line.parse().ok().and_then(rustix::process::Pid::from_raw) {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
