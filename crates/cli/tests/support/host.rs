@@ -40,8 +40,21 @@ pub(crate) struct State {
     pub(crate) tree: BTreeSet<PathBuf>,
     /// Open descriptors of the launcher.
     pub(crate) launcher_descriptors: usize,
-    /// Open descriptors of the server that are no connections.
-    pub(crate) server_descriptors: usize,
+    /// What the server has open, apart from connections and its database, and how often.
+    pub(crate) server_descriptors: BTreeMap<String, usize>,
+}
+
+impl State {
+    /// The lines in which two states differ.
+    fn differences(&self, before: &Self) -> String {
+        let (now, before) = (format!("{self:#?}"), format!("{before:#?}"));
+        let only = |these: &str, those: &str, mark: &str| {
+            let others: BTreeSet<&str> = those.lines().collect();
+            let lines = these.lines().filter(|line| !others.contains(line));
+            lines.map(|line| format!("{mark} {line}\n")).collect::<String>()
+        };
+        only(&now, &before, "now   ") + &only(&before, &now, "before")
+    }
 }
 
 /// A process of ours.
@@ -81,10 +94,7 @@ impl Host {
             subvolumes: entries(in_launcher("cwd/volume")),
             tree: self.tree(),
             launcher_descriptors: launcher.map_or(0, |process| descriptors(process.pid).len()),
-            server_descriptors: server.map_or(0, |process| {
-                let open = descriptors(process.pid);
-                open.iter().filter(|target| !target.starts_with("socket:")).count()
-            }),
+            server_descriptors: server.map(|process| opened(process.pid)).unwrap_or_default(),
         }
     }
 
@@ -96,12 +106,11 @@ impl Host {
             if now == *before {
                 return;
             }
-            if began.elapsed() > SETTLED {
-                assert_eq!(
-                    &now, before,
-                    "after {SETTLED:?} the host is not as before (left now, right before)"
-                );
-            }
+            assert!(
+                began.elapsed() < SETTLED,
+                "after {SETTLED:?} the host is not as before:\n{}",
+                now.differences(before)
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -128,14 +137,11 @@ impl Host {
             if now == State::default() {
                 return;
             }
-            if began.elapsed() > SETTLED {
-                assert_eq!(
-                    now,
-                    State::default(),
-                    "after {SETTLED:?} something is left of {}",
-                    self.data.display()
-                );
-            }
+            assert!(
+                began.elapsed() < SETTLED,
+                "after {SETTLED:?} there is left:\n{}",
+                now.differences(&State::default())
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -150,8 +156,28 @@ impl Host {
 
     /// Process ids of agents.
     pub(crate) fn agents(&self) -> Vec<u32> {
+        self.pids_named("isopod-agent")
+    }
+
+    /// Process ids of our processes of that name.
+    pub(crate) fn pids_named(&self, name: &str) -> Vec<u32> {
         let all = self.processes().into_iter();
-        all.filter(|process| process.name == "isopod-agent").map(|process| process.pid).collect()
+        all.filter(|process| process.name == name).map(|process| process.pid).collect()
+    }
+
+    /// Whether there are sandboxes and all their processes are frozen.
+    pub(crate) fn all_frozen(&self) -> bool {
+        let said: Vec<String> = self
+            .groups()
+            .iter()
+            .flat_map(|group| list(group))
+            .filter(|group| fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty()))
+            .filter_map(|group| {
+                let v1 = fs::read_to_string(group.join("freezer.state"));
+                v1.or_else(|_| fs::read_to_string(group.join("cgroup.events"))).ok()
+            })
+            .collect();
+        !said.is_empty() && said.iter().all(|text| text.contains("FROZEN") || text.contains("frozen 1"))
     }
 
     /// How many processes are in control groups of this data directory, or were started for it.
@@ -274,6 +300,18 @@ fn walk(root: &Path, directory: &Path, found: &mut BTreeSet<PathBuf>) {
 fn descriptors(pid: u32) -> Vec<String> {
     let links = list(Path::new(&format!("/proc/{pid}/fd")));
     links.iter().filter_map(|link| Some(fs::read_link(link).ok()?.to_string_lossy().into_owned())).collect()
+}
+
+fn opened(pid: u32) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for target in descriptors(pid) {
+        // Numbers of the kernel's own say nothing.
+        let kind = target.split(":[").next().unwrap_or_default().to_owned();
+        if kind != "socket" && !kind.contains("isopod.db") {
+            *found.entry(kind).or_default() += 1;
+        }
+    }
+    found
 }
 
 fn namespaces(processes: &[Process]) -> usize {

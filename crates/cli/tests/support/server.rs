@@ -1,6 +1,6 @@
 //! A server of this test alone, on a data directory and a port of its own.
 
-use super::{Answer, Host, Sandbox, kill, require_root, scratch, until};
+use super::{Answer, Host, Sandbox, State, kill, require_root, scratch, until};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -193,6 +193,14 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The host when one sandbox has lived and gone: what is made once and then kept is there.
+    pub(crate) async fn after_one_life(&self) -> State {
+        let sandbox = self.sandbox(serde_json::json!({})).await;
+        sandbox.sh("echo out; echo err >&2").await.fine();
+        sandbox.delete().await;
+        self.host().settled().await
     }
 
     /// Deletes every sandbox.

@@ -71,7 +71,16 @@ impl ContainerTier {
         let (launcher, mut inventory, notices) = Launcher::connect(data, settings.guest, groups).await?;
         let root = match inventory.volume.take() {
             Some(root) => root,
-            None => mount_volume(&launcher, settings).await?,
+            None => {
+                // A fresh launcher has no containers. What was frozen when an earlier one died is still there, and
+                // holds the volume.
+                let leftovers = Arc::clone(&cgroups);
+                let cleared = tokio::task::spawn_blocking(move || {
+                    leftovers.list().iter().for_each(|found| leftovers.adopt(found).kill());
+                });
+                cleared.await.map_err(Error::internal)?;
+                mount_volume(&launcher, settings).await?
+            }
         };
         let (skeleton, unused) = (data.join("templates"), inventory.survivors.is_empty());
         let template = tokio::task::spawn_blocking(move || {
