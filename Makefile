@@ -1,10 +1,10 @@
 # `make test` is all that a contributor needs; `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build test lint tools openapi examples bench
+.PHONY: help build test lint tools openapi examples bench v2-guest
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## Build the one executable (target/release/isopod)
 	cargo build --release --package isopod
@@ -25,6 +25,9 @@ openapi: ## Write openapi/v1.json anew
 examples: ## Run the examples against a server of their own
 	cargo build --package isopod
 	@examples/check.sh "$${CARGO_TARGET_DIR:-target}/debug/isopod"
+
+v2-guest: ## Try the container tier on cgroup v2 and an older kernel, in an emulated guest
+	@.ci/v2-guest
 
 bench: ## Measure against fork+exec and other runtimes
 	@bench/run
