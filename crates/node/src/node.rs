@@ -236,14 +236,23 @@ impl LocalNode {
     async fn died(&self, sandbox: &Arc<Sandbox>, shell: Arc<Shell>, status: Option<i32>) {
         let (ending, asked) = shell.died(status).await;
         shell.forget().await;
-        let group = shell.cgroup().clone();
-        let _ = tokio::task::spawn_blocking(move || slot::remove_group(&group)).await;
-        let data = serde_json::to_value(&ending).unwrap_or_default();
-        sandbox.note("sandbox.stopped", data);
-        let _ = sandbox.log().flush().await;
+        sandbox.note("sandbox.stopped", serde_json::to_value(&ending).unwrap_or_default());
         sandbox.ended(&shell, ending.clone());
         if !asked {
             let _ = self.events.send(NodeEvent::Died { id: sandbox.id().clone(), ending });
+        }
+        // A sandbox that was deleted meanwhile has given its groups away with its slot.
+        let _life = sandbox.life.lock().await;
+        if sandbox.shell().is_none() && self.find(sandbox.id()).is_ok() {
+            let group = shell.cgroup().clone();
+            let cleared = tokio::task::spawn_blocking(move || {
+                if status.is_none() {
+                    // Nobody reaped it: what was frozen has not died with its launcher.
+                    group.kill();
+                }
+                slot::remove_group(&group);
+            });
+            let _ = cleared.await;
         }
     }
 

@@ -161,8 +161,7 @@ impl Shell {
         loop {
             match self.agent.receive::<FromAgent>(&mut buffer).await {
                 Ok(Some((frame, _stray_descriptors))) => self.hear(frame, &beginning).await,
-                Ok(None) => break,
-                Err(error) => {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     tracing::warn!(sandbox = %self.around.id, %error, "the agent broke the protocol; its container is ended");
                     self.ask_end(Ending::new(
                         EndReason::Killed,
@@ -172,6 +171,8 @@ impl Shell {
                     ));
                     break;
                 }
+                // It hung up, or was killed before it had read everything.
+                Ok(None) | Err(_) => break,
             }
         }
         // Without its agent's ear a container is of no use: dead already, or killed now.
