@@ -185,6 +185,26 @@ async fn the_launchers_death_is_an_honest_one() {
 }
 
 #[tokio::test]
+async fn an_agents_death_ends_one_shell_only() {
+    let server = Server::start().await;
+    let sandbox = server.sandbox(json!({})).await;
+    sandbox.write("/workspace/kept", "kept").await.expect(201);
+    let exec = sandbox.start(json!({ "shell": "echo begun; sleep 1000" })).await;
+    exec.said("begun").await;
+    let agent = server.host().agents()[0];
+    let neighbour = server.sandbox(json!({})).await;
+    let other = neighbour.start(json!({ "shell": "sleep 1000" })).await;
+    support::kill(agent, rustix::process::Signal::KILL);
+    let record = sandbox.becomes("stopped").await;
+    assert_eq!(record["ending"]["reason"], "interrupted", "{record}");
+    assert!(record["ending"]["evidence"]["wait_status"].is_number(), "{record}");
+    let ended = exec.ended().await;
+    assert_eq!((&ended["reason"], &ended["exit_code"]), (&"interrupted".into(), &Value::Null));
+    assert_eq!(sandbox.sh("cat kept; ps -e -o comm= | grep -c sleep").await.stdout(), "kept0\n");
+    assert_eq!(other.record().await["state"], "running");
+}
+
+#[tokio::test]
 async fn a_second_server_is_refused() {
     let server = Server::start().await;
     let sandbox = server.sandbox(json!({})).await;

@@ -19,7 +19,7 @@ async fn running(sandbox: &Sandbox) -> Vec<String> {
 
 /// Waits until no command line inside holds a word.
 async fn none_left(sandbox: &Sandbox, word: &str) {
-    until(&format!("end of every {word}"), async || {
+    until(&format!("end of every {word} in {}", sandbox.id), async || {
         let left = running(sandbox).await.into_iter().filter(|line| line.contains(word)).count();
         (left == 0).then_some(())
     })
@@ -127,10 +127,10 @@ async fn input_is_written_while_it_runs() {
     assert_eq!(closed.input("x", false).await.problem(422, "invalid_value")["field"], "stdin");
 }
 
-/// Starts descendants of every kind, and says so when they are there.
+/// Starts descendants of every kind, says so when they are there, and starts no further ones.
 const FAMILY: &str = "setsid sleep 7771 & (setsid sleep 7772 & exit) ; (sleep 7773 & exit); \
     python3 -c 'import os,time\nif os.fork()==0:\n os.setsid()\n if os.fork()==0:\n  os.execvp(\"sleep\",[\"sleep\",\"7774\"])\n os._exit(0)\nos.wait()'; \
-    until [ $(ps -e -o args= | grep -c '^sleep 777') = 4 ]; do sleep 0.02; done; echo all there; wait; sleep 7775";
+    until [ $(ps -e -o args= | grep -c '^sleep 777') = 4 ]; do sleep 0.02; done; echo all there; exec sleep 7775";
 
 #[tokio::test]
 async fn a_signal_reaches_the_whole_tree() {
@@ -144,7 +144,7 @@ async fn a_signal_reaches_the_whole_tree() {
     none_left(&sandbox, "sleep 777").await;
     assert_eq!(other.record().await["state"], "running");
 
-    let exec = sandbox.start(json!({ "shell": format!("trap 'echo told' USR1; {FAMILY}") })).await;
+    let exec = sandbox.start(json!({ "shell": FAMILY })).await;
     exec.said("all there").await;
     exec.signal("SIGTERM", true).await.expect(204);
     exec.ended().await;
