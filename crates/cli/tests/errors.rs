@@ -20,7 +20,7 @@ async fn raw(server: &Server, request: &[u8]) -> String {
 }
 
 async fn still_well(server: &Server) {
-    server.get("/health/ready").await.expect(200);
+    server.fresh().get("/health/ready").await.expect(200);
 }
 
 #[tokio::test]

@@ -180,7 +180,7 @@ async fn an_exec_ends_with_its_first_process_and_its_children_write_on() {
     // It is still there when nobody writes any more.
     none_left(&sandbox, "/tmp/go").await;
     assert_eq!(exec.whole_output().await, "early\nlate\n");
-    assert_eq!(exec.follow(6).await.to_end().await.0, b"late\n");
+    assert_eq!(exec.follow(6).await.drain().await.0, b"late\n");
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_client_that_leaves_does_not_kill() {
     // Attaching again goes on from any offset, in the middle of a line too.
     let again = exec.follow(3).await;
     sandbox.write("/tmp/go", "").await.expect(201);
-    let (stdout, event, exit) = again.to_end().await;
+    let (stdout, event, exit) = again.drain().await;
     assert_eq!((stdout.as_slice(), event.as_str()), (&b"un\nover\n"[..], "exit"));
     assert_eq!((&exit["reason"], &exit["exit_code"]), (&"exited".into(), &0.into()));
     let path = exec.path("/output?stdout_offset=12");

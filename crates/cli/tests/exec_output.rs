@@ -15,7 +15,7 @@ async fn bytes_that_are_no_text_arrive_as_they_are() {
     let (_server, sandbox) = sandbox().await;
     let code = "import sys; sys.stdout.buffer.write(bytes(range(256))*1000)";
     let stream = sandbox.follow(json!({ "language": "python", "code": code })).await;
-    let (stdout, event, exit) = stream.to_end().await;
+    let (stdout, event, exit) = stream.drain().await;
     let expected: Vec<u8> = (0..=255_u8).cycle().take(256_000).collect();
     assert!(stdout == expected, "{} bytes", stdout.len());
     assert_eq!((event.as_str(), &exit["stdout_bytes"]), ("exit", &256_000.into()));
@@ -60,7 +60,7 @@ async fn a_full_journal_keeps_head_and_tail_and_counts_the_middle() {
                     "no byte is told twice or left out silently"
                 );
                 let begin = usize::try_from((10 - offset % 10) % 10).expect("small");
-                for (index, line) in text[begin..].as_bytes().chunks_exact(10).enumerate().step_by(997) {
+                for (index, line) in text.as_bytes()[begin..].chunks_exact(10).enumerate().step_by(997) {
                     let expected = (offset + begin as u64) / 10 + index as u64;
                     assert_eq!(line, format!("{expected:09}\n").as_bytes());
                 }

@@ -212,7 +212,7 @@ impl Stream {
     }
 
     /// Everything until the end: standard output as bytes, and the last event.
-    pub(crate) async fn to_end(mut self) -> (Vec<u8>, String, Value) {
+    pub(crate) async fn drain(mut self) -> (Vec<u8>, String, Value) {
         use base64::Engine;
         let mut stdout = Vec::new();
         while let Some((event, data)) = self.next().await {

@@ -39,6 +39,12 @@ impl Client {
         Self { base: format!("http://127.0.0.1:{port}"), http }
     }
 
+    /// One with connections of its own: the server closes one on which it refused a body before it was read.
+    pub(crate) fn fresh(&self) -> Self {
+        let http = reqwest::Client::builder().timeout(CALL_LIMIT).no_proxy().build().expect("a client");
+        Self { base: self.base.clone(), http }
+    }
+
     /// A request that is still to be sent.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
