@@ -74,8 +74,11 @@ const LONG_FILE: usize = 400;
 /// A file above this certainly does: refused.
 const TOO_LONG_FILE: usize = 800;
 
+/// The workspace that the test runs in; not the one it was compiled in, which may have been another clone with the same
+/// target directory.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&here).join("../..").canonicalize().expect("the workspace")
 }
 
 fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
