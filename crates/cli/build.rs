@@ -12,7 +12,16 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
     let target = env::var("TARGET").expect("set by cargo");
     let status = Command::new(env::var_os("CARGO").expect("set by cargo"))
-        .args(["build", "--release", "--bins", "--offline", "--quiet", "--target", &target, "--manifest-path"])
+        .args([
+            "build",
+            "--release",
+            "--bins",
+            "--offline",
+            "--quiet",
+            "--target",
+            &target,
+            "--manifest-path",
+        ])
         .arg(guest.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(out.join("guest"))
@@ -23,6 +32,7 @@ fn main() {
         .expect("cargo can be run");
     assert!(status.success(), "building the guest programs failed");
     for program in ["launcher", "agent"] {
-        fs::copy(out.join("guest").join(&target).join("release").join(program), out.join(program)).expect("was just built");
+        fs::copy(out.join("guest").join(&target).join("release").join(program), out.join(program))
+            .expect("was just built");
     }
 }

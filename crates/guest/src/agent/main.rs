@@ -22,6 +22,7 @@ const SOCKET: i32 = 3;
 
 struct Agent {
     socket: OwnedFd,
+    spawner: spawn::Spawner,
     running: BTreeMap<i32, String>,
     ended: BTreeMap<String, i32>,
     /// A frame could not be sent; an inventory follows as soon as there is room.
@@ -43,9 +44,16 @@ fn main() {
         Ok(signals) => signals,
         Err(_) => exit(70),
     };
-    name_host();
-    let mut agent = Agent { socket, running: BTreeMap::new(), ended: BTreeMap::new(), behind: false };
+    let mut agent = Agent {
+        socket,
+        spawner: spawn::Spawner::new(),
+        running: BTreeMap::new(),
+        ended: BTreeMap::new(),
+        behind: false,
+    };
     agent.send(&FromAgent::Ready);
+    // Before the first command, but nobody needs to wait for it.
+    name_host();
     let mut buffer = socket::buffer();
     loop {
         let mut polls = [
@@ -85,9 +93,12 @@ impl Agent {
     fn handle(&mut self, frame: ToAgent, fds: Vec<OwnedFd>) {
         match frame {
             ToAgent::Exec { exec, argv, env, cwd, uid, gid, stdin } => {
-                let order = spawn::Order { exec: &exec, argv: &argv, env: &env, cwd: &cwd, uid, gid, stdin };
-                match spawn::spawn(&order, &fds, self.socket.as_fd()) {
-                    Ok(pid) => {
+                let order = spawn::Order { argv: &argv, env: &env, cwd: &cwd, uid, gid, stdin };
+                match self.spawner.spawn(&order, &fds) {
+                    Ok((pid, failure)) => {
+                        if let Some((step, errno)) = failure {
+                            self.send(&FromAgent::Failed { exec: exec.clone(), step: step.into(), errno });
+                        }
                         self.running.insert(pid, exec);
                     }
                     Err(error) => {

@@ -1,22 +1,19 @@
-//! Starting one command: fork, become the user, exec.
+//! Starting one command: clone, become the user, exec.
 
-use isopod_guest::{
-    frames::{FromAgent, encode},
-    socket,
-};
 use std::{
-    ffi::{CString, c_char},
+    ffi::{CString, c_char, c_int, c_void},
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     ptr,
 };
 
 /// How far a payload's chance of being chosen by the OOM killer is raised above its agent's.
 const OOM_SCORE: &[u8] = b"500";
+/// Bytes of stack for a child until it executes its program: it calls little and keeps nothing large.
+const STACK: usize = 64 * 1024;
 
 /// One command.
 pub(crate) struct Order<'a> {
-    pub(crate) exec: &'a str,
     pub(crate) argv: &'a [String],
     pub(crate) env: &'a [String],
     pub(crate) cwd: &'a str,
@@ -29,6 +26,8 @@ struct Prepared {
     programs: Vec<CString>,
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
+    /// The shell and its arguments, for a script that names no interpreter; the script's place is the second.
+    shell: Vec<*const c_char>,
     cwd: CString,
     _owned: Vec<CString>,
 }
@@ -41,7 +40,7 @@ fn pointers(values: &[CString]) -> Vec<*const c_char> {
     values.iter().map(|value| value.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// Everything that allocates, before the fork: candidate programs along PATH, argument and environment vectors.
+/// Everything that allocates, before the clone: candidate programs along PATH, argument and environment vectors.
 fn prepare(order: &Order<'_>) -> io::Result<Prepared> {
     let name = order.argv.first().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
     let programs = if name.contains('/') {
@@ -56,35 +55,75 @@ fn prepare(order: &Order<'_>) -> io::Result<Prepared> {
     let argv: Vec<CString> = order.argv.iter().map(|value| text(value)).collect::<io::Result<_>>()?;
     let env: Vec<CString> = order.env.iter().map(|value| text(value)).collect::<io::Result<_>>()?;
     let (argv_pointers, env_pointers) = (pointers(&argv), pointers(&env));
+    let mut shell = vec![c"/bin/sh".as_ptr(), ptr::null()];
+    shell.extend_from_slice(&argv_pointers[1..]);
     let owned = argv.into_iter().chain(env).collect();
-    Ok(Prepared { programs, argv: argv_pointers, env: env_pointers, cwd: text(order.cwd)?, _owned: owned })
+    Ok(Prepared {
+        programs,
+        argv: argv_pointers,
+        env: env_pointers,
+        shell,
+        cwd: text(order.cwd)?,
+        _owned: owned,
+    })
 }
 
-/// Starts a command with `fds` as its standard output, standard error and (if `stdin`) standard input.
-///
-/// # Errors
-/// When the frame's strings or descriptors are not as promised, or the process limit is reached. What fails after the
-/// fork is reported to the server by the child itself as [`FromAgent::Failed`], and ends with 126 or 127.
-pub(crate) fn spawn(order: &Order<'_>, fds: &[OwnedFd], report: BorrowedFd<'_>) -> io::Result<i32> {
-    if fds.len() != 2 + usize::from(order.stdin) {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+/// A step on the way to the program that failed, and its errno.
+pub(crate) type Failure = (&'static str, i32);
+
+/// What a child works on.
+struct Job<'a> {
+    order: &'a Order<'a>,
+    prepared: Prepared,
+    fds: &'a [OwnedFd],
+    failure: Option<Failure>,
+}
+
+/// Starts commands, one at a time.
+pub(crate) struct Spawner {
+    stack: Vec<u128>,
+}
+
+impl Spawner {
+    pub(crate) fn new() -> Self {
+        Self { stack: vec![0; STACK / size_of::<u128>()] }
     }
-    let prepared = prepare(order)?;
-    // SAFETY: this process has one thread, so the child may go on as it is; it only execs or exits.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
-            let (step, errno) = become_command(order, &prepared, fds);
-            let frame = FromAgent::Failed { exec: order.exec.to_owned(), step: step.to_owned(), errno };
-            if let Ok(bytes) = encode(&frame) {
-                let _ = socket::send(report, &bytes, &[], false);
-            }
-            let code = if errno == libc::ENOENT && step == "exec" { 127 } else { 126 };
-            // SAFETY: ends the child without running the agent's destructors.
-            unsafe { libc::_exit(code) }
+
+    /// Starts a command with `fds` as its standard output, standard error and (if `stdin`) standard input. Returns when
+    /// it executes its program, or could not: then its child has ended, or is about to, with 126 or 127.
+    ///
+    /// The child shares this process's memory until then, and this process waits: copying the page tables and then the
+    /// pages that either writes to costs more than all of the rest. A guest that stops the child in that moment has
+    /// stopped this agent too; a kill that the agent does not answer ends the container.
+    ///
+    /// # Errors
+    /// When the frame's strings or descriptors are not as promised, or the process limit is reached.
+    pub(crate) fn spawn(&mut self, order: &Order<'_>, fds: &[OwnedFd]) -> io::Result<(i32, Option<Failure>)> {
+        if fds.len() != 2 + usize::from(order.stdin) {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        pid => Ok(pid),
+        let mut job = Job { order, prepared: prepare(order)?, fds, failure: None };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the stack is this spawner's and nobody else's until the call returns, since CLONE_VFORK makes it
+        // return only when the child has left this memory; until then `job` lives and only the child touches it.
+        let pid = unsafe {
+            let top = self.stack.as_mut_ptr_range().end;
+            let pid = libc::clone(child, top.cast(), flags, (&raw mut job).cast());
+            // With a host's `fs.suid_dumpable` the child's change of user may have made this memory dumpable.
+            libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+            pid
+        };
+        if pid < 0 { Err(io::Error::last_os_error()) } else { Ok((pid, job.failure)) }
     }
+}
+
+/// The child's life before its program; its exit code when there will be none.
+extern "C" fn child(job: *mut c_void) -> c_int {
+    // SAFETY: `spawn` gave a pointer to a job that lives, and that nobody else touches, for as long as this runs.
+    let job = unsafe { &mut *job.cast::<Job<'_>>() };
+    let failure = become_command(job.order, &mut job.prepared, job.fds);
+    job.failure = Some(failure);
+    if failure == ("exec", libc::ENOENT) { 127 } else { 126 }
 }
 
 fn errno() -> i32 {
@@ -92,7 +131,7 @@ fn errno() -> i32 {
 }
 
 /// Runs in the child; returns only on failure, with the step and its errno.
-fn become_command(order: &Order<'_>, prepared: &Prepared, fds: &[OwnedFd]) -> (&'static str, i32) {
+fn become_command(order: &Order<'_>, prepared: &mut Prepared, fds: &[OwnedFd]) -> Failure {
     // SAFETY: system calls on descriptors and NUL-terminated strings that live until exec; the process has one thread.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -136,9 +175,8 @@ fn become_command(order: &Order<'_>, prepared: &Prepared, fds: &[OwnedFd]) -> (&
             match errno() {
                 libc::ENOENT | libc::ENOTDIR => {}
                 libc::ENOEXEC => {
-                    let mut argv = vec![c"/bin/sh".as_ptr(), program.as_ptr()];
-                    argv.extend_from_slice(&prepared.argv[1..]);
-                    libc::execve(c"/bin/sh".as_ptr(), argv.as_ptr(), prepared.env.as_ptr());
+                    prepared.shell[1] = program.as_ptr();
+                    libc::execve(c"/bin/sh".as_ptr(), prepared.shell.as_ptr(), prepared.env.as_ptr());
                     return ("exec", errno());
                 }
                 other => worst = other,

@@ -292,5 +292,5 @@ fn drop_power(world: &World) -> Step {
         // Set again: changing credentials cleared it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
     }
-    world.filters.apply().map_err(|_| ("seccomp", io::Error::last_os_error()))
+    world.filter.apply().map_err(|_| ("seccomp", io::Error::last_os_error()))
 }

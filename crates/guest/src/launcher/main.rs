@@ -7,6 +7,7 @@
 //! Called as `launcher <data directory> <descriptor of the agent program>`; becomes a daemon at once.
 
 mod child;
+mod filter;
 mod seccomp;
 mod slot;
 mod sys;

@@ -4,113 +4,78 @@
 //! kernel 6.18, less keyrings, `userfaultfd`, `io_uring`, `bpf` and `perf_event_open`. What is not listed answers
 //! ENOSYS, so that C libraries fall back as on an older kernel; what programs expect to be refused answers EPERM.
 
-use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
-    SeccompCondition as Condition, SeccompFilter, SeccompRule,
-};
+use super::filter::{Condition, Rules, Verdict, program};
+use seccompiler::{BpfProgram, Error};
 use std::collections::BTreeMap;
 
-/// The namespace flags of clone(2), each of which is refused.
-const NAMESPACES: [u64; 8] = [
-    0x80,        // CLONE_NEWTIME
-    0x0002_0000, // CLONE_NEWNS
-    0x0200_0000, // CLONE_NEWCGROUP
-    0x0400_0000, // CLONE_NEWUTS
-    0x0800_0000, // CLONE_NEWIPC
-    0x1000_0000, // CLONE_NEWUSER
-    0x2000_0000, // CLONE_NEWPID
-    0x4000_0000, // CLONE_NEWNET
-];
+/// Every namespace flag of clone(2): NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+const NAMESPACES: u64 =
+    0x80 | 0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000;
 
-/// The programs to load, in this order: of two that return an errno, the later one wins.
-pub(crate) struct Filters {
-    allow: BpfProgram,
-    refuse: BpfProgram,
-}
+const REFUSE: Verdict = Verdict::Errno(libc::EPERM);
+const UNKNOWN: Verdict = Verdict::Errno(libc::ENOSYS);
 
-impl Filters {
-    pub(crate) fn compile() -> Result<Self, Error> {
-        let arch = std::env::consts::ARCH.try_into()?;
-        let not_implemented = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-        let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-        Ok(Self {
-            allow: SeccompFilter::new(allowed()?, not_implemented, SeccompAction::Allow, arch)?.try_into()?,
-            refuse: SeccompFilter::new(refused_calls()?, SeccompAction::Allow, refused, arch)?.try_into()?,
-        })
+/// The program to load.
+pub(crate) struct Filter(BpfProgram);
+
+impl Filter {
+    pub(crate) fn compile() -> Self {
+        Self(program(&calls(), UNKNOWN))
     }
 
-    /// Loads both for this process, its children and whatever they execute. Sets `no_new_privs`.
+    /// Loads it for this process, its children and whatever they execute. Sets `no_new_privs`.
     pub(crate) fn apply(&self) -> Result<(), Error> {
-        seccompiler::apply_filter(&self.allow)?;
-        seccompiler::apply_filter(&self.refuse)
+        seccompiler::apply_filter(&self.0)
     }
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// What is said about each call; about every other that it is unknown.
+fn calls() -> BTreeMap<u32, Rules> {
+    let number = |call: i64| u32::try_from(call).expect("numbers of calls are small");
+    let allowed = ALLOWED.iter().chain(ARCH_ALLOWED).map(|call| (number(*call), Verdict::Allow.into()));
+    let refused = REFUSED.iter().map(|call| (number(*call), REFUSE.into()));
+    let mut calls: BTreeMap<u32, Rules> = allowed.chain(refused).collect();
+    let by_arguments = [
+        (libc::SYS_clone, clone()),
+        (libc::SYS_socket, socket()),
+        (libc::SYS_ioctl, ioctl()),
+        (libc::SYS_personality, personality()),
+    ];
+    calls.extend(by_arguments.map(|(call, rules)| (number(call), rules)));
+    calls
+}
 
-fn allowed() -> Result<Rules, Error> {
-    let mut rules: Rules = ALLOWED.iter().chain(ARCH_ALLOWED).map(|call| (*call, Vec::new())).collect();
-    let without_namespaces = Op::MaskedEq(NAMESPACES.iter().sum());
-    rules.insert(
-        libc::SYS_clone,
-        vec![SeccompRule::new(vec![Condition::new(0, Len::Qword, without_namespaces, 0)?])?],
-    );
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(i64::from);
-    let mut sockets = Vec::new();
-    for family in families {
-        sockets.push(SeccompRule::new(vec![Condition::new(0, Len::Dword, Op::Eq, family.cast_unsigned())?])?);
-    }
+/// The lower half of an argument, which is all that the kernel reads of an `int`.
+fn is(argument: u32, value: u32) -> Condition {
+    Condition { argument, mask: u32::MAX.into(), value: value.into() }
+}
+
+fn clone() -> Rules {
+    let no_namespaces = Condition { argument: 0, mask: NAMESPACES, value: 0 };
+    Rules { rules: vec![(vec![no_namespaces], Verdict::Allow)], otherwise: REFUSE }
+}
+
+fn socket() -> Rules {
+    let family = |family: i32| is(0, family.cast_unsigned());
+    let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+    let refused = [libc::AF_NETLINK, libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_KEY];
+    let mut rules = allowed.map(|allowed| (vec![family(allowed)], Verdict::Allow)).to_vec();
     // Interfaces and addresses are listed over NETLINK_ROUTE (protocol 0); nothing else speaks netlink.
-    sockets.push(SeccompRule::new(vec![
-        Condition::new(0, Len::Dword, Op::Eq, 16)?,
-        Condition::new(2, Len::Dword, Op::Eq, 0)?,
-    ])?);
-    rules.insert(libc::SYS_socket, sockets);
-    // Terminal input cannot be faked (TIOCSTI), nor the console driven (TIOCLINUX).
-    rules.insert(
-        libc::SYS_ioctl,
-        vec![SeccompRule::new(vec![
-            Condition::new(1, Len::Dword, Op::Ne, 0x5412)?,
-            Condition::new(1, Len::Dword, Op::Ne, 0x541c)?,
-        ])?],
-    );
-    let mut personalities = Vec::new();
-    for value in [0u64, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff] {
-        personalities.push(SeccompRule::new(vec![Condition::new(0, Len::Dword, Op::Eq, value)?])?);
-    }
-    rules.insert(libc::SYS_personality, personalities);
-    Ok(rules)
+    rules.push((vec![family(libc::AF_NETLINK), is(2, 0)], Verdict::Allow));
+    rules.extend(refused.map(|refused| (vec![family(refused)], REFUSE)));
+    Rules { rules, otherwise: UNKNOWN }
 }
 
-fn refused_calls() -> Result<Rules, Error> {
-    let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-    let mut clones = Vec::new();
-    for flag in NAMESPACES {
-        clones.push(SeccompRule::new(vec![Condition::new(0, Len::Qword, Op::MaskedEq(flag), flag)?])?);
-    }
-    rules.insert(libc::SYS_clone, clones);
-    let mut sockets = Vec::new();
-    for family in [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_KEY] {
-        sockets.push(SeccompRule::new(vec![Condition::new(
-            0,
-            Len::Dword,
-            Op::Eq,
-            i64::from(family).cast_unsigned(),
-        )?])?);
-    }
-    sockets.push(SeccompRule::new(vec![
-        Condition::new(0, Len::Dword, Op::Eq, 16)?,
-        Condition::new(2, Len::Dword, Op::Ne, 0)?,
-    ])?);
-    rules.insert(libc::SYS_socket, sockets);
-    rules.insert(libc::SYS_ioctl, {
-        let mut ioctls = Vec::new();
-        for request in [0x5412, 0x541c] {
-            ioctls.push(SeccompRule::new(vec![Condition::new(1, Len::Dword, Op::Eq, request)?])?);
-        }
-        ioctls
-    });
-    Ok(rules)
+/// Terminal input cannot be faked (TIOCSTI), nor the console driven (TIOCLINUX).
+fn ioctl() -> Rules {
+    let rules = [0x5412, 0x541c].map(|request| (vec![is(1, request)], REFUSE)).to_vec();
+    Rules { rules, otherwise: Verdict::Allow }
+}
+
+fn personality() -> Rules {
+    let values = [0, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff];
+    let rules = values.map(|value| (vec![is(0, value)], Verdict::Allow)).to_vec();
+    Rules { rules, otherwise: UNKNOWN }
 }
 
 /// Refused with EPERM rather than as unknown, because programs ask for them and read that answer.
@@ -204,3 +169,72 @@ const ARCH_ALLOWED: &[i64] = &[
 /// Allowed calls that only this architecture has.
 #[cfg(not(target_arch = "x86_64"))]
 const ARCH_ALLOWED: &[i64] = &[];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::tests::decide;
+
+    #[test]
+    fn every_number_answers_as_its_list_says() {
+        let Filter(program) = Filter::compile();
+        let by_arguments = [libc::SYS_clone, libc::SYS_socket, libc::SYS_ioctl, libc::SYS_personality];
+        for number in (0..2048).chain([0x4000_0000, 0x4000_0001, 0xffff_ffff]) {
+            let call = i64::from(number);
+            let expected = match () {
+                () if by_arguments.contains(&call) => continue,
+                () if REFUSED.contains(&call) => REFUSE,
+                () if ALLOWED.contains(&call) || ARCH_ALLOWED.contains(&call) => Verdict::Allow,
+                () => UNKNOWN,
+            };
+            assert_eq!(decide(&program, number, [u64::MAX; 6]), expected, "call {number}");
+        }
+    }
+
+    #[test]
+    fn no_call_is_both_allowed_and_refused() {
+        for call in ALLOWED.iter().chain(ARCH_ALLOWED) {
+            assert!(!REFUSED.contains(call), "call {call}");
+        }
+    }
+
+    #[test]
+    fn arguments_decide_where_they_must() {
+        let Filter(program) = Filter::compile();
+        let ask = |call: i64, arguments: [u64; 3]| {
+            let [first, second, third] = arguments;
+            let number = u32::try_from(call).expect("small");
+            decide(&program, number, [first, second, third, 7, 7, 7])
+        };
+        for flags in [0x11, 0x0120_0011, 0x003d_0f00] {
+            assert_eq!(ask(libc::SYS_clone, [flags, 0, 0]), Verdict::Allow, "{flags:#x}");
+            for bit in (0..64).map(|bit| 1u64 << bit) {
+                let expected = if NAMESPACES & bit == 0 { Verdict::Allow } else { REFUSE };
+                assert_eq!(ask(libc::SYS_clone, [flags | bit, 0, 0]), expected, "{flags:#x} {bit:#x}");
+            }
+        }
+        // Upper halves of arguments that are ints say nothing to the kernel.
+        for high in [0, 1 << 32, 0xffff_ffff << 32] {
+            for family in 0..64u64 {
+                let (other, route) = match family {
+                    1 | 2 | 10 => (Verdict::Allow, Verdict::Allow),
+                    16 => (REFUSE, Verdict::Allow),
+                    15 | 17 | 38 | 40 => (REFUSE, REFUSE),
+                    _ => (UNKNOWN, UNKNOWN),
+                };
+                assert_eq!(ask(libc::SYS_socket, [high | family, 3, high]), route, "family {family}");
+                assert_eq!(ask(libc::SYS_socket, [high | family, 3, high | 9]), other, "family {family}");
+            }
+            for (request, expected) in
+                [(0x5412, REFUSE), (0x541c, REFUSE), (0x5413, Verdict::Allow), (0, Verdict::Allow)]
+            {
+                assert_eq!(ask(libc::SYS_ioctl, [0x5412, high | request, 0]), expected, "{request:#x}");
+            }
+        }
+        for (value, expected) in
+            [(0, Verdict::Allow), (0x4_0000, Verdict::Allow), (0xffff_ffff, Verdict::Allow), (1, UNKNOWN)]
+        {
+            assert_eq!(ask(libc::SYS_personality, [value, 0, 0]), expected, "{value:#x}");
+        }
+    }
+}

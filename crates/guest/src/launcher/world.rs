@@ -1,6 +1,6 @@
 //! The launcher's own surroundings: daemon, mount namespace, device directory, socket.
 
-use super::{seccomp::Filters, sys};
+use super::{seccomp::Filter, sys};
 use std::{
     ffi::CString,
     fs, io,
@@ -22,7 +22,7 @@ pub(crate) const EMPTY: &str = "empty";
 pub(crate) struct World {
     mnt: PathBuf,
     pub(crate) agent: OwnedFd,
-    pub(crate) filters: Filters,
+    pub(crate) filter: Filter,
     pub(crate) signals: OwnedFd,
     pub(crate) network: OwnedFd,
     volume: bool,
@@ -51,7 +51,7 @@ impl World {
         Ok(Self {
             mnt,
             agent,
-            filters: Filters::compile().map_err(io::Error::other)?,
+            filter: Filter::compile(),
             signals: child_signals()?,
             network: fs::File::open("/proc/self/ns/net")?.into(),
             volume: false,

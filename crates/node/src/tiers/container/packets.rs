@@ -19,8 +19,11 @@ pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
 }
 
 /// One connection. Sending takes `&self` and may come from many tasks; receiving is for one task.
+///
+/// It is registered for reading only: for writing too, every frame that the peer takes from its queue would wake the
+/// runtime to say that there is room, which nearly nobody waits for.
 #[derive(Debug)]
-pub(super) struct Packets {
+pub struct Packets {
     fd: AsyncFd<OwnedFd>,
 }
 
@@ -29,28 +32,28 @@ impl Packets {
     ///
     /// # Errors
     /// When the socket cannot be registered.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { fd: watch(fd, Interest::READABLE | Interest::WRITABLE)? })
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { fd: watch(fd, Interest::READABLE)? })
     }
 
     /// Sends one frame, waiting while the peer's queue is full.
     ///
     /// # Errors
     /// When the frame is too long or the peer is gone.
-    pub(super) async fn send<T: Serialize>(&self, frame: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub async fn send<T: Serialize>(&self, frame: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = frames::encode(frame)?;
         loop {
             match socket::send(self.fd.get_ref().as_fd(), &bytes, fds, false) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut ready = self.fd.writable().await?;
-                    match ready.try_io(|fd| socket::send(fd.get_ref().as_fd(), &bytes, fds, false)) {
-                        Ok(sent) => return sent,
-                        Err(_would_block) => {}
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room().await?,
                 sent => return sent,
             }
         }
+    }
+
+    /// Returns when the peer's queue has room, or the peer is gone.
+    async fn room(&self) -> io::Result<()> {
+        let waiting = watch(self.fd.get_ref().try_clone()?, Interest::WRITABLE)?;
+        waiting.writable().await.map(|_| ())
     }
 
     /// Receives one frame. `Ok(None)` is the end of the connection.
@@ -72,5 +75,36 @@ impl Packets {
                 Err(_would_block) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isopod_guest::frames::ToAgent;
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for() {
+        let (ours, theirs) = socket::pair().expect("sockets");
+        let (ours, theirs) =
+            (Packets::new(ours).expect("registers"), Packets::new(theirs).expect("registers"));
+        // Far more than a queue takes. On one thread the sender is polled first, and goes on until it must wait.
+        const FRAMES: usize = 5000;
+        let sending = async {
+            for number in 0..FRAMES {
+                ours.send(&ToAgent::Acknowledge { exec: number.to_string() }, &[]).await.expect("sends");
+            }
+        };
+        let receiving = async {
+            let mut buffer = socket::buffer();
+            for number in 0..FRAMES {
+                let received = theirs.receive::<ToAgent>(&mut buffer).await.expect("receives");
+                match received {
+                    Some((ToAgent::Acknowledge { exec }, _)) => assert_eq!(exec, number.to_string()),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        tokio::join!(sending, receiving);
     }
 }
