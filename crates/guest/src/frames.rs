@@ -15,6 +15,9 @@ pub const MAX_FRAME: usize = 160 * 1024;
 /// The most descriptors that travel with one frame.
 pub const MAX_FDS: usize = 32;
 
+/// The exit code of a launcher that found another one on its data directory.
+pub const LOCKED: i32 = 3;
+
 /// Descriptors of one exec that the launcher keeps, by their place in [`ToLauncher::Hold`].
 pub mod held {
     /// The read end of standard output.

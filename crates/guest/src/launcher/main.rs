@@ -14,7 +14,7 @@ mod sys;
 mod world;
 
 use isopod_guest::{
-    frames::{FromLauncher, ToLauncher, VERSION, decode, encode},
+    frames::{FromLauncher, LOCKED, ToLauncher, VERSION, decode, encode},
     socket,
 };
 use std::{
@@ -24,6 +24,9 @@ use std::{
     path::PathBuf,
     process::exit,
 };
+
+/// Why a launcher does not start where another one is.
+const ANOTHER: &str = "another launcher has this data directory";
 
 /// One sandbox whose agent was started here.
 struct Sandbox {
@@ -62,7 +65,7 @@ fn main() {
         Ok(mut launcher) => launcher.serve(),
         Err((step, error)) => {
             eprintln!("launcher: {step}: {error}");
-            exit(1);
+            exit(if step == ANOTHER { LOCKED } else { 1 });
         }
     }
 }
@@ -72,7 +75,7 @@ fn start(data: PathBuf, agent: OwnedFd) -> Result<Launcher, (&'static str, io::E
     let at = |step| move |error| (step, error);
     let lock =
         fs::File::options().create(true).append(true).open(data.join("launcher.lock")).map_err(at("lock"))?;
-    lock.try_lock().map_err(|error| ("another launcher has this data directory", error.into()))?;
+    lock.try_lock().map_err(|error| (ANOTHER, error.into()))?;
     // Holds the lock for as long as this process and the agents it is still to fork live.
     let lock: OwnedFd = lock.into();
     let _ = fs::remove_file(&path);

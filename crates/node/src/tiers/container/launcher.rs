@@ -3,7 +3,7 @@
 use super::packets::Packets;
 use crate::GuestPrograms;
 use isopod_guest::{
-    frames::{FromLauncher, Layers, StartSpec, ToLauncher, VERSION},
+    frames::{FromLauncher, LOCKED, Layers, StartSpec, ToLauncher, VERSION},
     socket,
 };
 use isopod_model::{Error, Result};
@@ -22,6 +22,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -72,6 +73,23 @@ pub enum Notice {
     Lost,
 }
 
+/// How long a launcher may take to die.
+const DYING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+enum Refusal {
+    /// A launcher that is going away; another one can be started soon.
+    Dying(String),
+    /// Trying again does not help.
+    Final(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
 type Answer = io::Result<(FromLauncher, Vec<OwnedFd>)>;
 
 /// A connected launcher.
@@ -93,21 +111,21 @@ impl Launcher {
         programs: GuestPrograms,
         ephemeral: Option<Vec<OwnedFd>>,
     ) -> Result<(Arc<Self>, Inventory, mpsc::UnboundedReceiver<Notice>)> {
-        let path = data.join("launcher.sock");
-        let socket = match connect(&path) {
-            Ok(socket) => socket,
-            Err(_) => {
-                spawn(data, programs).await?;
-                connect(&path)
-                    .map_err(|error| Error::internal(format!("connecting to the launcher: {error}")))?
-            }
-        };
-        let packets = Packets::new(socket).map_err(Error::internal)?;
         let hello = ToLauncher::Hello { version: VERSION, ephemeral: ephemeral.is_some() };
         let groups: Vec<BorrowedFd<'_>> = ephemeral.iter().flatten().map(AsFd::as_fd).collect();
-        packets.send(&hello, &groups).await.map_err(Error::internal)?;
+        let deadline = tokio::time::Instant::now() + DYING_LIMIT;
         let mut buffer = socket::buffer();
-        let inventory = take_inventory(&packets, &mut buffer).await?;
+        let (packets, inventory) = loop {
+            match greet(data, programs, &hello, &groups, &mut buffer).await {
+                // One that is just dying still takes connections, and holds its lock to the last.
+                Err(Refusal::Dying(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(Refusal::Dying(why)) => return Err(Error::Unavailable { reason: why }),
+                Err(Refusal::Final(error)) => return Err(error),
+                Ok(greeted) => break greeted,
+            }
+        };
         let (notices, heard) = mpsc::unbounded_channel();
         let launcher = Arc::new(Self { packets, calls: Mutex::default(), next_call: AtomicU64::new(1) });
         tokio::spawn(Arc::clone(&launcher).listen(buffer, notices));
@@ -218,19 +236,44 @@ impl Launcher {
     }
 }
 
-async fn take_inventory(packets: &Packets, buffer: &mut [u8]) -> Result<Inventory> {
+/// Connects to a launcher, started when there is none, and hears what it has.
+async fn greet(
+    data: &Path,
+    programs: GuestPrograms,
+    hello: &ToLauncher,
+    groups: &[BorrowedFd<'_>],
+    buffer: &mut [u8],
+) -> Result<(Packets, Inventory), Refusal> {
+    let path = data.join("launcher.sock");
+    let dying = |error: io::Error| Refusal::Dying(format!("the launcher cannot be reached: {error}"));
+    let socket = match connect(&path) {
+        Ok(socket) => socket,
+        Err(_) => {
+            spawn(data, programs).await?;
+            connect(&path).map_err(dying)?
+        }
+    };
+    let packets = Packets::new(socket).map_err(Error::internal)?;
+    packets.send(hello, groups).await.map_err(dying)?;
+    let inventory = take_inventory(&packets, buffer).await?;
+    Ok((packets, inventory))
+}
+
+async fn take_inventory(packets: &Packets, buffer: &mut [u8]) -> Result<Inventory, Refusal> {
     let mut inventory = Inventory::default();
-    let gone = || Error::internal("the launcher left during its inventory");
     loop {
-        let (frame, mut fds) =
-            packets.receive::<FromLauncher>(buffer).await.map_err(Error::internal)?.ok_or_else(gone)?;
+        let (frame, mut fds) = match packets.receive::<FromLauncher>(buffer).await {
+            Ok(Some(received)) => received,
+            Ok(None) => return Err(Refusal::Dying("the launcher left during its inventory".into())),
+            Err(error) => return Err(Refusal::Dying(format!("the launcher broke off: {error}"))),
+        };
         match frame {
             FromLauncher::Hello { version, volume } => {
                 if version != VERSION {
                     let reason = format!(
                         "a launcher of another version ({version}, ours is {VERSION}) still runs sandboxes"
                     );
-                    return Err(Error::Unavailable { reason });
+                    return Err(Error::Unavailable { reason }.into());
                 }
                 inventory.volume = if volume { fds.pop() } else { None };
             }
@@ -272,7 +315,7 @@ fn sealed(name: &str, program: &[u8]) -> io::Result<OwnedFd> {
 }
 
 /// Starts a launcher; returns when it listens (its first process leaves then).
-async fn spawn(data: &Path, programs: GuestPrograms) -> Result<()> {
+async fn spawn(data: &Path, programs: GuestPrograms) -> Result<(), Refusal> {
     let launcher = sealed("isopod-launcher", programs.launcher).map_err(Error::internal)?;
     let agent = sealed("isopod-agent", programs.agent).map_err(Error::internal)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", launcher.as_fd().as_raw_fd()));
@@ -290,5 +333,9 @@ async fn spawn(data: &Path, programs: GuestPrograms) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::Unavailable { reason: format!("the launcher did not start: {said}") })
+    let reason = format!("the launcher did not start: {said}");
+    if output.status.code() == Some(LOCKED) {
+        return Err(Refusal::Dying(reason));
+    }
+    Err(Error::Unavailable { reason }.into())
 }
