@@ -59,7 +59,7 @@ pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
             ("stopped", counts.stopped),
             ("deleting", counts.deleting),
         ] {
-            gauge!("sandbox_count", "state" => state).set(count as f64);
+            gauge!("sandboxes", "state" => state).set(count as f64);
         }
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())

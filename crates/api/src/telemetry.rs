@@ -202,7 +202,7 @@ pub fn describe_metrics() {
         metrics::Unit::Seconds,
         "Time until the head of the answer was ready."
     );
-    describe_gauge!("sandbox_count", "Sandboxes that have not ended, by state.");
+    describe_gauge!("sandboxes", "Sandboxes that have not ended, by state.");
     describe_gauge!("pool_ready", "Parts made beforehand and waiting, by kind.");
     describe_gauge!("teardowns_pending", "Removals that still go on in the background.");
 }

@@ -137,7 +137,7 @@ async fn what_is_answered_is_counted() {
         r#"http_requests_total{method="GET",path="unknown",status="404"} 2"#,
         r#"http_requests_total{method="OTHER",path="/health",status="405"} 1"#,
         r#"http_request_duration_seconds_count{method="POST",path="/v1/sandboxes"} 1"#,
-        r#"sandbox_count{state="running"} 1"#,
+        r#"sandboxes{state="running"} 1"#,
         "sandbox_active 1",
         "teardowns_pending 0",
     ] {

@@ -195,3 +195,18 @@ async fn lists_labels_and_changes() {
     server.known(&ids[1]).post("/stop", json!({})).await.expect(200);
     assert_eq!(page("state=stopped").await.0, [ids[1].clone()]);
 }
+
+#[tokio::test]
+async fn a_full_sandbox_can_start_again_and_make_room() {
+    let server = Server::start().await;
+    let sandbox = server.sandbox(json!({ "limits": { "disk_mib": 16 } })).await;
+    let filled = sandbox.sh("dd if=/dev/zero of=big bs=1M count=100; sync; test -s big").await;
+    assert_eq!(filled.code(), Some(0), "{}", filled.brief());
+    sandbox.post("/stop", json!({})).await.expect(200);
+    assert_eq!(
+        sandbox.sh("dd if=/dev/zero of=more bs=1M count=32").await.code(),
+        Some(1),
+        "the limit is back"
+    );
+    assert_eq!(sandbox.sh("rm big && echo room > file && cat file").await.fine(), "room");
+}

@@ -23,7 +23,7 @@ pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
 /// It is registered for reading only: for writing too, every frame that the peer takes from its queue would wake the
 /// runtime to say that there is room, which nearly nobody waits for.
 #[derive(Debug)]
-pub struct Packets {
+pub(super) struct Packets {
     fd: AsyncFd<OwnedFd>,
 }
 
@@ -32,7 +32,7 @@ impl Packets {
     ///
     /// # Errors
     /// When the socket cannot be registered.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { fd: watch(fd, Interest::READABLE)? })
     }
 
@@ -40,7 +40,7 @@ impl Packets {
     ///
     /// # Errors
     /// When the frame is too long or the peer is gone.
-    pub async fn send<T: Serialize>(&self, frame: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) async fn send<T: Serialize>(&self, frame: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = frames::encode(frame)?;
         loop {
             match socket::send(self.fd.get_ref().as_fd(), &bytes, fds, false) {

@@ -183,6 +183,8 @@ impl Slots {
         self.refill.notify_one();
         let (cgroups, subvolumes) = (Arc::clone(&self.cgroups), Arc::clone(&self.subvolumes));
         let (cgroup, network) = blocking("surroundings", move || {
+            // A sandbox that is full could not start again: its limit comes back before anything runs in it.
+            subvolumes.set_limit(&name(slot), u64::MAX)?;
             // A volatile overlay refuses the work directory of one that did not end cleanly.
             fresh_work_directories(&subvolumes, slot)?;
             Ok((cgroups.create(&name(slot))?, pooled.map_or_else(network::namespace, Ok)?))
