@@ -42,15 +42,22 @@ fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Sends `signal` to `root`, and with `tree` to all its descendants. A SIGKILL of a tree goes from the leaves to the
-/// root: the root is stopped first, so that it stays the parent of whoever is orphaned meanwhile, and the rounds go on
-/// until nobody is left, which ends a fork bomb too.
+/// A scan of `/proc` is no moment: who is forked during one may be missing in it, so that it takes two that agree.
+const AGREEING: usize = 2;
+/// Rounds after which a tree that goes on forking is left to whoever asked.
+const ROUNDS: usize = 1000;
+
+/// Sends `signal` to `root`, and with `tree` to all its descendants, each once. A SIGKILL of a tree goes from the leaves
+/// to the root: the root is stopped first, so that it stays the parent of whoever is orphaned meanwhile, and the rounds go
+/// on until nobody is left, which ends a fork bomb too.
 pub(crate) fn signal(root: i32, signal: i32, tree: bool) {
     if tree && signal == libc::SIGKILL {
         kill(root, libc::SIGSTOP);
-        for _ in 0..1000 {
+        let mut empty = 0;
+        for _ in 0..ROUNDS {
             let below = descendants(root);
-            if below.is_empty() {
+            empty = if below.is_empty() { empty + 1 } else { 0 };
+            if empty == AGREEING {
                 break;
             }
             for signal in [libc::SIGSTOP, libc::SIGKILL] {
@@ -58,7 +65,12 @@ pub(crate) fn signal(root: i32, signal: i32, tree: bool) {
             }
         }
     } else if tree {
-        descendants(root).into_iter().for_each(|pid| kill(pid, signal));
+        let mut told = Vec::new();
+        for _ in 0..AGREEING {
+            let new: Vec<i32> = descendants(root).into_iter().filter(|pid| !told.contains(pid)).collect();
+            new.iter().for_each(|pid| kill(*pid, signal));
+            told.extend(new);
+        }
     }
     kill(root, signal);
 }
