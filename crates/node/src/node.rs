@@ -165,11 +165,15 @@ impl LocalNode {
         let ready = tier.slots.take().await?;
         let (slot, clock) = (ready.slot, Arc::clone(&self.clock));
         let made = async {
-            let sandbox = Arc::new(Sandbox::make(directory, spec, slot, clock).await?);
+            let limits = spec.limits;
+            // Both to their end, whatever the other says: what is left behind is removed below.
+            let (made, furnished) =
+                tokio::join!(Sandbox::make(directory, spec, slot, clock), tier.furnish(limits, &ready));
+            let (sandbox, furnished) = (Arc::new(made?), furnished?);
             let _life = sandbox.life.lock().await;
             // Known before it starts: a container may die the moment it is up.
             self.map_mut().insert(sandbox.id().clone(), Arc::clone(&sandbox));
-            sandbox.start(&tier, ready).await
+            sandbox.start(&tier, ready, furnished).await
         };
         match made.await {
             Ok(()) => Ok(()),
@@ -190,7 +194,8 @@ impl LocalNode {
         }
         let tier = self.tier()?;
         let ready: Ready = tier.slots.around(sandbox.record.slot).await?;
-        sandbox.start(&tier, ready).await
+        let furnished = tier.furnish(sandbox.record.spec.limits, &ready).await?;
+        sandbox.start(&tier, ready, furnished).await
     }
 
     pub(crate) async fn stop_sandbox(&self, sandbox: &Sandbox, ending: Ending) {

@@ -2,7 +2,7 @@
 
 use crate::{
     log::SandboxLog,
-    tiers::container::{ContainerTier, Place, shell::Shell, slot::Ready},
+    tiers::container::{ContainerTier, Furnished, Place, shell::Shell, slot::Ready},
 };
 use isopod_model::{Clock, EndReason, Ending, Error, Result, SandboxId, SandboxState, Timestamp};
 use isopod_node_api::{SandboxSpec, SandboxStatus};
@@ -166,8 +166,8 @@ impl Sandbox {
     ///
     /// # Errors
     /// What failed.
-    pub(crate) async fn start(&self, tier: &ContainerTier, ready: Ready) -> Result<()> {
-        let shell = tier.start(&self.place, &self.record.spec, ready).await?;
+    pub(crate) async fn start(&self, tier: &ContainerTier, ready: Ready, furnished: Furnished) -> Result<()> {
+        let shell = tier.start(&self.place, &self.record.spec, ready, furnished).await?;
         self.set_shell(Some(shell));
         self.set_ending(None);
         self.touch();

@@ -6,7 +6,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -20,8 +20,12 @@ pub struct Subvolumes {
     pub(super) quota_groups: PathBuf,
     /// Quota groups of deleted subvolumes whose space was still being given back when they were last looked at.
     /// Kernels from 6.12 on remove them by themselves.
-    leftover: Mutex<BTreeSet<u64>>,
+    leftover: Mutex<VecDeque<u64>>,
 }
+
+/// How many of those each deletion looks at: more than it adds, and not all, or a burst of deletions would cost the
+/// square of its length.
+const LEFTOVER_PER_DELETION: usize = 4;
 
 impl Subvolumes {
     /// The subvolumes below `root`, the descriptor of [`super::mount()`] or of any directory of the volume's root.
@@ -36,7 +40,7 @@ impl Subvolumes {
         let quota_groups = PathBuf::from(format!("/sys/fs/btrfs/{uuid}/qgroups"));
         let this = Self { root, quota_groups, leftover: Mutex::default() };
         this.find_leftover()?;
-        this.remove_leftover();
+        this.remove_leftover(usize::MAX);
         Ok(this)
     }
 
@@ -93,8 +97,8 @@ impl Subvolumes {
     pub fn delete(&self, name: &str) -> io::Result<()> {
         let id = ioctl::subvolume_id(self.open(name)?)?;
         ioctl::subvolume_destroy(&self.root, name)?;
-        self.leftover.lock().expect("nothing panics under this lock").insert(id);
-        self.remove_leftover();
+        self.leftover.lock().expect("nothing panics under this lock").push_back(id);
+        self.remove_leftover(LEFTOVER_PER_DELETION);
         Ok(())
     }
 
@@ -130,16 +134,20 @@ impl Subvolumes {
         for name in self.list()? {
             groups.remove(&ioctl::subvolume_id(self.open(&name)?)?);
         }
-        *self.leftover.lock().expect("nothing panics under this lock") = groups;
+        *self.leftover.lock().expect("nothing panics under this lock") = groups.into_iter().collect();
         Ok(())
     }
 
-    pub(super) fn remove_leftover(&self) {
+    /// Tries to remove leftover groups, those first that were tried longest ago, and `most` of them at most.
+    pub(super) fn remove_leftover(&self, most: usize) {
         let mut leftover = self.leftover.lock().expect("nothing panics under this lock");
-        leftover.retain(|id| {
-            let refused = ioctl::group_remove(&self.root, *id).err().and_then(|error| error.raw_os_error());
-            refused.is_some_and(|error| error != libc::ENOENT)
-        });
+        for _ in 0..most.min(leftover.len()) {
+            let Some(id) = leftover.pop_front() else { return };
+            let refused = ioctl::group_remove(&self.root, id).err().and_then(|error| error.raw_os_error());
+            if refused.is_some_and(|error| error != libc::ENOENT) {
+                leftover.push_back(id);
+            }
+        }
     }
 }
 

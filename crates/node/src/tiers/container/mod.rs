@@ -29,7 +29,7 @@ use slot::{Ready, Slots};
 use std::{
     collections::BTreeSet,
     fs,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -125,19 +125,14 @@ impl ContainerTier {
         }
     }
 
-    /// Starts a container on a slot.
+    /// Puts limits in force on a slot, before a container starts there.
     ///
     /// # Errors
-    /// What failed; no process is left, the slot is still the sandbox's.
-    pub async fn start(&self, place: &Place, spec: &SandboxSpec, ready: Ready) -> Result<Arc<Shell>> {
+    /// The file operation's that failed.
+    pub async fn furnish(&self, limits: Limits, ready: &Ready) -> Result<Furnished> {
         let slot = ready.slot;
-        let view = self.data.join("views").join(format!(
-            "{}-{}",
-            spec.limits.memory_mib,
-            spec.limits.visible_cpus()
-        ));
-        let (subvolumes, limits, path, cgroup) =
-            (Arc::clone(&self.subvolumes), spec.limits, view.clone(), ready.cgroup.clone());
+        let view = self.data.join("views").join(format!("{}-{}", limits.memory_mib, limits.visible_cpus()));
+        let (subvolumes, path, cgroup) = (Arc::clone(&self.subvolumes), view.clone(), ready.cgroup.clone());
         let doors = tokio::task::spawn_blocking(move || {
             subvolumes.set_limit(&slot::name(slot), limits.disk_mib << 20)?;
             cgroup.limit(&limits)?;
@@ -147,6 +142,22 @@ impl ContainerTier {
             cgroup.doors()
         });
         let (born_into, tasks) = doors.await.map_err(Error::internal)?.map_err(Error::internal)?;
+        Ok(Furnished { view, born_into, tasks })
+    }
+
+    /// Starts a container on a slot.
+    ///
+    /// # Errors
+    /// What failed; no process is left, the slot is still the sandbox's.
+    pub async fn start(
+        &self,
+        place: &Place,
+        spec: &SandboxSpec,
+        ready: Ready,
+        furnished: Furnished,
+    ) -> Result<Arc<Shell>> {
+        let slot = ready.slot;
+        let Furnished { view, born_into, tasks } = furnished;
         let start = StartSpec {
             sandbox: spec.id.to_string(),
             slot,
@@ -209,6 +220,17 @@ impl ContainerTier {
         let count = (limits.visible_cpus() as usize).min(self.cpus.len());
         (0..count).map(|index| self.cpus[(slot as usize + index) % self.cpus.len()]).collect()
     }
+}
+
+/// A slot's limits in force, and the ways in.
+#[derive(Debug)]
+pub struct Furnished {
+    /// Directory that shows the limits.
+    view: PathBuf,
+    /// Its v2 group.
+    born_into: Option<OwnedFd>,
+    /// The `tasks` file of each v1 group.
+    tasks: Vec<OwnedFd>,
 }
 
 /// A sandbox's place on the host that a shell writes to.
