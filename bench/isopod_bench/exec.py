@@ -25,8 +25,8 @@ def run(bench):
         ):
             participants = [
                 (product, server.group, lambda count: http.times("request", count, "POST", path, EXEC)),
-                (fork, fork_group, lambda count: forker.times("fork", count, 1, TRUE)),
-                (spawn, spawn_group, lambda count: spawner.times("posix_spawn", count, 1, TRUE)),
+                (fork, fork_group, lambda count: forker.times("fork", count, 1, 0, TRUE)),
+                (spawn, spawn_group, lambda count: spawner.times("posix_spawn", count, 1, 0, TRUE)),
             ]
             for _, _, work in participants:
                 work(20)

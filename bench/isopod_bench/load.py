@@ -48,7 +48,7 @@ def run(bench):
             one(f"isopod exec, {CONNECTIONS} connections", server.group,
                 lambda: to_server.times("load", CONNECTIONS, seconds, "POST", path, EXEC)),
             one(f"posix_spawn, {CONNECTIONS} threads", host,
-                lambda: spawner.times("posix_spawn", int(100 * seconds), CONNECTIONS, TRUE)),
+                lambda: spawner.times("posix_spawn", int(100 * seconds), CONNECTIONS, 0, TRUE)),
         ])
         for row in rows:
             for number in range(bench.rounds):

@@ -4,7 +4,7 @@
 //! nanoseconds, separated by blanks. Fields of an order are separated by tabs. `bench/run` alternates between workers,
 //! so that product and peers meet the same weather.
 //!
-//! - `client spawn`: `fork|posix_spawn COUNT THREADS PROGRAM [ARGUMENT…]`; one time per process, start to reaped
+//! - `client spawn`: `fork|posix_spawn COUNT THREADS GAP_MS PROGRAM [ARGUMENT…]`; one time per process, start to reaped
 //! - `client http ADDRESS`:
 //!   - `request COUNT METHOD PATH BODY`; one time per request, over one connection
 //!   - `life COUNT GAP_MS CREATE_BODY EXEC_BODY`; `create:exec` per sandbox, which is deleted afterwards, untimed
@@ -65,9 +65,12 @@ fn words(times: &[Duration]) -> String {
 }
 
 fn spawn_order(fields: &[&str]) -> Outcome<String> {
-    let [how, count, threads, program @ ..] = fields else { return Err("an order is incomplete".into()) };
+    let [how, count, threads, gap, program @ ..] = fields else {
+        return Err("an order is incomplete".into());
+    };
     let how = spawn::How::parse(how)?;
-    Ok(words(&spawn::many(how, count.parse()?, threads.parse()?, program)?))
+    let gap = Duration::from_millis(gap.parse()?);
+    Ok(words(&spawn::many(how, count.parse()?, threads.parse()?, gap, program)?))
 }
 
 fn http_worker(address: &str) -> Outcome<()> {

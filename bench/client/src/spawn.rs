@@ -79,8 +79,15 @@ fn wait(pid: libc::pid_t) -> io::Result<i32> {
     }
 }
 
-/// Runs a program `count` times in each of `threads` threads; the time of each run from its start to its reaping.
-pub(crate) fn many(how: How, count: usize, threads: usize, program: &[&str]) -> Outcome<Vec<Duration>> {
+/// Runs a program `count` times in each of `threads` threads, with a pause after each; the time of each run from its
+/// start to its reaping.
+pub(crate) fn many(
+    how: How,
+    count: usize,
+    threads: usize,
+    gap: Duration,
+    program: &[&str],
+) -> Outcome<Vec<Duration>> {
     let one = || -> Result<Vec<Duration>, String> {
         let command = Command::new(program).map_err(|error| error.to_string())?;
         let argv = command.pointers();
@@ -91,6 +98,7 @@ pub(crate) fn many(how: How, count: usize, threads: usize, program: &[&str]) -> 
             let begun = Instant::now();
             let ended = command.start(how, &argv, environment.as_ptr()).and_then(wait);
             times.push(begun.elapsed());
+            thread::sleep(gap);
             match ended {
                 Ok(0) => {}
                 Ok(status) => {
