@@ -3,6 +3,7 @@
 use std::{
     ffi::{CString, c_char, c_int, c_void},
     io,
+    mem::MaybeUninit,
     os::fd::{AsRawFd, OwnedFd},
     ptr,
 };
@@ -81,12 +82,13 @@ struct Job<'a> {
 
 /// Starts commands, one at a time.
 pub(crate) struct Spawner {
-    stack: Vec<u128>,
+    /// Never written to but by children: memory comes with the first use of each page.
+    stack: Box<[MaybeUninit<u128>]>,
 }
 
 impl Spawner {
     pub(crate) fn new() -> Self {
-        Self { stack: vec![0; STACK / size_of::<u128>()] }
+        Self { stack: Box::new_uninit_slice(STACK / size_of::<u128>()) }
     }
 
     /// Starts a command with `fds` as its standard output, standard error and (if `stdin`) standard input. Returns when

@@ -160,12 +160,11 @@ impl Slots {
             taken.insert(free);
             free
         };
-        let made = async {
-            let subvolumes = Arc::clone(&self.subvolumes);
-            blocking("subvolume", move || make_directories(&subvolumes, slot)).await?;
-            self.around(slot).await
+        let files = move |subvolumes: &Subvolumes| {
+            make_directories(subvolumes, slot)?;
+            fresh_work_directories(subvolumes, slot)
         };
-        match made.await {
+        match self.furnish(slot, files).await {
             Ok(ready) => Ok(ready),
             Err(error) => {
                 self.give_back(slot).await;
@@ -179,26 +178,50 @@ impl Slots {
     /// # Errors
     /// What failed.
     pub async fn around(&self, slot: u32) -> Result<Ready> {
-        let pooled = lock(&self.networks).pop();
-        self.refill.notify_one();
-        let (cgroups, subvolumes) = (Arc::clone(&self.cgroups), Arc::clone(&self.subvolumes));
-        let (cgroup, network) = blocking("surroundings", move || {
+        let files = move |subvolumes: &Subvolumes| {
             // A sandbox that is full could not start again: its limit comes back before anything runs in it.
             subvolumes.set_limit(&name(slot), u64::MAX)?;
             // A volatile overlay refuses the work directory of one that did not end cleanly.
-            fresh_work_directories(&subvolumes, slot)?;
+            fresh_work_directories(subvolumes, slot)
+        };
+        self.furnish(slot, files).await
+    }
+
+    /// Makes ready what is around a slot: its root file system, once `files` has made its directories ready, and
+    /// beside that its control groups and its network namespace.
+    async fn furnish(
+        &self,
+        slot: u32,
+        files: impl FnOnce(&Subvolumes) -> io::Result<()> + Send + 'static,
+    ) -> Result<Ready> {
+        let pooled = lock(&self.networks).pop();
+        self.refill.notify_one();
+        let (cgroups, subvolumes) = (Arc::clone(&self.cgroups), Arc::clone(&self.subvolumes));
+        let root = async {
+            blocking("directories", move || files(&subvolumes)).await?;
+            self.launcher.prepare(slot, self.layers(slot)).await
+        };
+        let rest = blocking("surroundings", move || {
             Ok((cgroups.create(&name(slot))?, pooled.map_or_else(network::namespace, Ok)?))
-        })
-        .await?;
+        });
+        // Both to their end, so that nothing is still being made when what failed is removed.
+        match tokio::join!(root, rest) {
+            (Ok(()), Ok((cgroup, network))) => Ok(Ready { slot, cgroup, network }),
+            (Err(error), _) | (_, Err(error)) => {
+                let _ = self.launcher.tell(&ToLauncher::Discard { slot }, &[]).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn layers(&self, slot: u32) -> Layers {
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-        let layers = Layers {
+        Layers {
             uid_base: uid_base(slot),
             root_lowers: vec![text(&self.template.root_layer)],
             usr_lowers: self.template.usr_layers.iter().map(|path| text(path)).collect(),
             slot_directory: name(slot),
-        };
-        self.launcher.prepare(slot, layers).await?;
-        Ok(Ready { slot, cgroup, network })
+        }
     }
 
     /// Removes everything of a slot whose processes are dead, and makes its number free.
