@@ -26,7 +26,14 @@ impl Busy {
     /// Reads what is there; the time of the answer when it is whole.
     fn read(&mut self) -> Outcome<Option<Duration>> {
         match self.stream.read(&mut self.buffer[self.filled..]) {
-            Ok(0) => return Err("the server closed a connection".into()),
+            Ok(0) => {
+                let before = String::from_utf8_lossy(&self.buffer[..self.filled]);
+                return Err(format!(
+                    "{:?} closed a connection, having said {before:?}",
+                    self.stream.peer_addr()
+                )
+                .into());
+            }
             Ok(bytes) => self.filled += bytes,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error.into()),
