@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -40,9 +41,21 @@ def facts():
         "cpu": cpu,
         "cpus": os.cpu_count(),
         "memory_mib": meminfo()["MemTotal"] // 1024,
-        "load_1_min": os.getloadavg()[0],
+        "busy_percent": busy_percent(),
         "commit": commit.stdout.strip(),
     }
+
+
+def busy_percent(seconds=1.0):
+    """How much of the machine's processors others use, while nothing of ours runs."""
+    def counted():
+        figures = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(figures), figures[3] + figures[4]
+
+    total, idle = counted()
+    time.sleep(seconds)
+    total_after, idle_after = counted()
+    return round(100 * (1 - (idle_after - idle) / max(1, total_after - total)), 1)
 
 
 def meminfo():

@@ -13,7 +13,7 @@ import time
 from . import cold, create, density, exec, load
 from .cpu import CpuGroup
 from .figures import show_verdicts
-from .machine import ROOT, build, facts
+from .machine import ROOT, build, busy_percent, facts
 from .server import Server
 
 WORKLOADS = {
@@ -23,6 +23,10 @@ WORKLOADS = {
     "cold": cold,
     "load": load,
 }
+
+
+# From here on ratios are not to be believed.
+BUSY_PERCENT = 15.0
 
 
 class Bench:
@@ -80,7 +84,12 @@ def main():
             series[name] = [one.summary() for one in measured]
     print()
     show_verdicts(verdicts)
-    print(f"\nload at the end {os.getloadavg()[0]:.1f}; {time.monotonic() - begun:.0f} s")
+    took = time.monotonic() - begun
+    machine["busy_percent_after"] = busy_percent()
+    busy = [machine["busy_percent"], machine["busy_percent_after"]]
+    print(f"\n{took:.0f} s; others kept the processors busy by {busy[0]} % before and {busy[1]} % after")
+    if max(busy) > BUSY_PERCENT:
+        print("the machine was not idle: these ratios say who gets more of it, not who needs less; run it again")
     if given.save:
         save(machine, series, verdicts)
     return 0
